@@ -1,0 +1,50 @@
+// Package block is the seam between a node and its disks: block/file keeps
+// them as qcow2 files, later block/rbd in Ceph; block/fake holds them in
+// memory for simulations. All pass block/blocktest.
+//
+// A disk is named by its owner, and is either empty or a copy-on-write child
+// of an immutable base. Whatever is written to a disk never reaches its base
+// or another disk. Creating and removing are idempotent, durable when they
+// return, and leave nothing half-made: a crash in the middle of Ensure leaves
+// either no disk of that name or a whole one.
+package block
+
+import "context"
+
+// Disk is the wish for a disk.
+type Disk struct {
+	Name string // unique among the disks of a store: [a-z0-9-]+
+	Base string // absolute path of a raw image that never changes; empty for an empty disk
+	Size int64  // bytes, a multiple of 512; at least the base's
+}
+
+// Attachment tells a hypervisor how to open a disk.
+type Attachment struct {
+	Format string // qcow2 or raw
+	Path   string // absolute
+}
+
+// Disks keeps disks. Methods may be called at once for different names.
+type Disks interface {
+	// Ensure makes the disk if it is not there and says how to open it. A disk
+	// that is there already keeps its contents; one that is there with another
+	// base or size is an error.
+	Ensure(ctx context.Context, d Disk) (Attachment, error)
+
+	// Remove gives back all that the disk takes. Removing what is not there is
+	// no error. The disk must not be open.
+	Remove(ctx context.Context, name string) error
+
+	// List names the disks there are, sorted.
+	List(ctx context.Context) ([]string, error)
+
+	// Usage is the space in bytes that the disk takes for itself, its base not
+	// counted.
+	Usage(ctx context.Context, name string) (int64, error)
+}
+
+// NoSpaceError tells that the store is full, which a caller may wait out.
+type NoSpaceError struct{ Err error }
+
+func (e *NoSpaceError) Error() string { return "no space left on the node's disk: " + e.Err.Error() }
+func (e *NoSpaceError) Unwrap() error { return e.Err }

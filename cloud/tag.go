@@ -1,0 +1,10 @@
+package cloud
+
+// Tag is one key and value on a resource of an account.
+type Tag struct {
+	Account  AccountID `json:"account"`
+	Resource string    `json:"resource"` // the id
+	Type     string    `json:"type"`     // EC2's resource type: instance, image, key-pair, reservation
+	Key      string    `json:"key"`
+	Value    string    `json:"value"`
+}
