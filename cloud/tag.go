@@ -8,3 +8,12 @@ type Tag struct {
 	Key      string    `json:"key"`
 	Value    string    `json:"value"`
 }
+
+// TagSet is all tags of a resource: one record, so that their number can be
+// limited without a guard and they go with the resource in one step.
+type TagSet struct {
+	Account  AccountID         `json:"account"`
+	Resource string            `json:"resource"`
+	Type     string            `json:"type"`
+	Tags     map[string]string `json:"tags"`
+}
