@@ -14,7 +14,10 @@ var (
 	KeyPairs     = NewTable("key-pair", func(k *cloud.KeyPair) cloud.KeyPairID { return k.ID })
 	Instances    = NewTable("instance", func(i *cloud.Instance) cloud.InstanceID { return i.ID }) // the loops change its wish too
 	Reservations = NewTable("reservation", func(r *cloud.Reservation) cloud.ReservationID { return r.ID })
-	Tags         = NewTable("tag", func(t *cloud.Tag) string { return t.Resource + "/" + t.Key })
+	TagSets      = NewTable("tag", func(t *cloud.TagSet) string { return t.Resource })
+
+	SecurityGroups = NewTable("security-group", func(g *cloud.SecurityGroup) cloud.GroupID { return g.ID })
+	ClientTokens   = NewTable("client-token", func(t *cloud.ClientToken) string { return ClientTokenKey(t.Account, t.Action, t.Token) })
 
 	Nodes        = NewTable("node", func(n *cloud.Node) cloud.NodeID { return n.ID })                         // by all who place, wish or release
 	Observations = NewTable("observation", func(o *cloud.Observation) cloud.InstanceID { return o.Instance }) // by the loops alone
@@ -32,8 +35,8 @@ var (
 	InstancesByImage       = NewListIndex(Instances, "image", imagesOf)
 	InstancesByReservation = NewIndex(Instances, "reservation", func(i *cloud.Instance) cloud.ReservationID { return i.Reservation })
 	ReservationsByAccount  = NewIndex(Reservations, "account", func(r *cloud.Reservation) cloud.AccountID { return r.Account })
-	TagsByResource         = NewIndex(Tags, "resource", func(t *cloud.Tag) string { return t.Resource })
-	TagsByAccount          = NewIndex(Tags, "account", func(t *cloud.Tag) cloud.AccountID { return t.Account })
+	TagSetsByAccount       = NewIndex(TagSets, "account", func(t *cloud.TagSet) cloud.AccountID { return t.Account })
+	GroupsByAccount        = NewIndex(SecurityGroups, "account", func(g *cloud.SecurityGroup) cloud.AccountID { return g.Account })
 	ObservationsByPhase    = NewIndex(Observations, "phase", func(o *cloud.Observation) cloud.Phase { return o.Phase })
 )
 
@@ -47,4 +50,10 @@ func imagesOf(i *cloud.Instance) []cloud.ImageID {
 		ids = append(ids, i.Ramdisk.ID)
 	}
 	return ids
+}
+
+// ClientTokenKey is the key of a client token's record: a token counts within
+// one account and action.
+func ClientTokenKey(account cloud.AccountID, action, token string) string {
+	return string(account) + "/" + action + "/" + token
 }
