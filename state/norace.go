@@ -1,0 +1,6 @@
+//go:build !race
+
+package state
+
+// checkMutation is off: encoding every record read would cost more than reading.
+const checkMutation = false
