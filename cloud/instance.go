@@ -2,6 +2,7 @@ package cloud
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -87,6 +88,11 @@ func (i Instance) Want(w Wish, why Reason, now time.Time) Instance {
 	i.Wish, i.Reason, i.WishedAt = w, why, now
 	i.Wishes++
 	return i
+}
+
+// HostName of the instance inside the cloud, as EC2 makes it: ip-172-31-0-10.
+func (i *Instance) HostName() string {
+	return "ip-" + strings.ReplaceAll(i.Local.String(), ".", "-")
 }
 
 // Phase is what a node sees of a machine.

@@ -1,0 +1,92 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+
+	"mallee/cloud"
+	"mallee/state"
+)
+
+// settleInstances turns what was observed into a wish where the user is not
+// the one to say it: a guest that powered itself off, a launch that failed.
+func (c *Controller) settleInstances(ctx context.Context) error {
+	view := c.Store.View()
+	for _, phase := range []cloud.Phase{cloud.PhaseExited, cloud.PhaseFailed} {
+		for o := range state.ObservationsByPhase.By(view, phase) {
+			if err := c.settle(ctx, o.Instance); err != nil {
+				return fmt.Errorf("settle instance %s: %w", o.Instance, err)
+			}
+		}
+	}
+	return nil
+}
+
+// endOverdue ends the launches that took longer than they may, those of which
+// no node ever said a word included.
+func (c *Controller) endOverdue(ctx context.Context) error {
+	view := c.Store.View()
+	for i := range state.Instances.All(view) {
+		if i.Wish != cloud.WishRunning || !c.overdue(i, seen(view, i.ID)) {
+			continue
+		}
+		if err := c.settle(ctx, i.ID); err != nil {
+			return fmt.Errorf("end the overdue instance %s: %w", i.ID, err)
+		}
+	}
+	return nil
+}
+
+// seen is what was last observed of the instance, zero where nothing was.
+func seen(r state.Reader, id cloud.InstanceID) cloud.Observation {
+	if o, _, ok := state.Observations.Get(r, id); ok {
+		return *o
+	}
+	return cloud.Observation{}
+}
+
+func (c *Controller) settle(ctx context.Context, id cloud.InstanceID) error {
+	return c.Store.Update(ctx, func(tx *state.Tx) error {
+		i, _, ok := state.Instances.Get(tx, id)
+		if !ok || i.Wish != cloud.WishRunning {
+			return nil
+		}
+		if wish, why := c.due(i, seen(tx, id)); wish != i.Wish {
+			c.Log.Info("instance ends", "instance", id, "wish", wish, "reason", why.Message)
+			state.Want(tx, *i, wish, why, c.Now())
+		}
+		return nil
+	})
+}
+
+// due is what an instance that is wished to run should come to, as observed.
+func (c *Controller) due(i *cloud.Instance, o cloud.Observation) (cloud.Wish, cloud.Reason) {
+	switch {
+	case o.Phase == cloud.PhaseExited:
+		wish := cloud.WishTerminated
+		if i.Shutdown == cloud.ShutdownStop {
+			wish = cloud.WishStopped
+		}
+		return wish, cloud.Reason{
+			Code:    cloud.ReasonGuestPoweredOff,
+			Message: cloud.ReasonGuestPoweredOff + ": Instance initiated shutdown",
+		}
+	case o.Phase == cloud.PhaseFailed:
+		return cloud.WishTerminated, o.Reason
+	case c.overdue(i, o):
+		why := o.Reason.Message
+		if why == "" {
+			why = "its node did not say why"
+		}
+		return cloud.WishTerminated, cloud.Reason{
+			Code:    cloud.ReasonInternalError,
+			Message: fmt.Sprintf("%s: not running after %s: %s", cloud.ReasonInternalError, c.Deadlines.Pending, why),
+		}
+	}
+	return i.Wish, cloud.Reason{}
+}
+
+// overdue says whether a launch took longer than it may.
+func (c *Controller) overdue(i *cloud.Instance, o cloud.Observation) bool {
+	return i.State(o) == cloud.Pending && c.Now().Sub(i.WishedAt) > c.Deadlines.Pending
+}

@@ -1,0 +1,164 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+
+	"mallee/cloud"
+	"mallee/link"
+	"mallee/state"
+)
+
+// Sync implements link.Cloud: it takes the report in, and answers as soon as
+// the node's assignment is newer than what the report was made under.
+func (c *Controller) Sync(ctx context.Context, r link.Report) (link.Assignment, error) {
+	if err := c.TakeIn(ctx, r); err != nil {
+		return link.Assignment{}, err
+	}
+	for {
+		changed := c.Store.Changed()
+		if a := c.Assignment(r.Node); a.Generation > r.Generation {
+			return a, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return link.Assignment{}, ctx.Err()
+		case <-c.Store.Done():
+			return link.Assignment{}, c.Store.Err()
+		}
+	}
+}
+
+// Assignment is all that the node should run, as wished now. Its generation is
+// the revision of the node's record, which every change of a wish on that node
+// also writes.
+func (c *Controller) Assignment(id cloud.NodeID) link.Assignment {
+	view := c.Store.View()
+	_, generation, _ := state.Nodes.Get(view, id)
+	a := link.Assignment{Node: id, Generation: generation}
+	for i := range state.InstancesByNode.By(view, id) {
+		if i.Wish == cloud.WishRunning {
+			a.Instances = append(a.Instances, *i)
+		}
+	}
+	return a
+}
+
+// TakeIn writes what a report says that wasn't known.
+func (c *Controller) TakeIn(ctx context.Context, r link.Report) error {
+	if !c.news(c.Store.View(), r) {
+		return nil
+	}
+	err := c.Store.Update(ctx, func(tx *state.Tx) error {
+		c.join(tx, r)
+		for _, m := range r.Machines {
+			c.observe(tx, r.Node, m)
+		}
+		for _, id := range c.absent(tx, r) {
+			c.release(tx, id)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("take in the report of node %s: %w", r.Node, err)
+	}
+	return nil
+}
+
+// news says whether TakeIn would write anything: most reports of a quiet cloud
+// say what is known.
+func (c *Controller) news(view *state.View, r link.Report) bool {
+	if n, _, ok := state.Nodes.Get(view, r.Node); !ok || n.Capacity != r.Capacity || n.Zone != r.Zone {
+		return true
+	}
+	for _, m := range r.Machines {
+		i, _, known := state.Instances.Get(view, m.Instance)
+		if !known || i.Node != r.Node {
+			continue
+		}
+		if _, changed := c.observation(i, seen(view, i.ID), m); changed {
+			return true
+		}
+	}
+	return len(c.absent(view, r)) > 0
+}
+
+// join makes the node's record, or brings what it offers up to date.
+func (c *Controller) join(tx *state.Tx, r link.Report) {
+	n := cloud.Node{ID: r.Node, JoinedAt: c.Now()}
+	if was, _, ok := state.Nodes.Get(tx, r.Node); ok {
+		n = *was
+	}
+	if n.Zone == r.Zone && n.Capacity == r.Capacity {
+		return
+	}
+	n.Zone, n.Capacity = r.Zone, r.Capacity
+	state.Nodes.Put(tx, n)
+	c.Log.Info("node", "node", n.ID, "zone", n.Zone, "vcpus", n.Capacity.VCPUs, "memory_mib", n.Capacity.MemoryMiB, "disk_gib", n.Capacity.DiskGiB)
+}
+
+func (c *Controller) observe(tx *state.Tx, node cloud.NodeID, m link.Machine) {
+	i, _, known := state.Instances.Get(tx, m.Instance)
+	if !known || i.Node != node {
+		return // of a state that was restored from a backup, say: unassigned, so the node gives it back
+	}
+	if o, changed := c.observation(i, seen(tx, i.ID), m); changed {
+		state.Observations.Put(tx, o)
+	}
+}
+
+// observation is what is known of the instance after a node said m of it. A
+// report may be late: what was concluded to be gone stays so, having been seen
+// up stays so, and what was said of a former wish is no news of this one.
+func (c *Controller) observation(i *cloud.Instance, was cloud.Observation, m link.Machine) (o cloud.Observation, changed bool) {
+	o = was
+	o.Instance = i.ID
+	if m.Wishes != i.Wishes || o.Phase == cloud.PhaseGone && i.Wish != cloud.WishRunning {
+		return o, false
+	}
+	o.Phase, o.Reason = m.Phase, m.Reason
+	if m.Phase == cloud.PhaseUp || m.Phase == cloud.PhaseExited {
+		o.UpWish = i.Wishes
+	}
+	if o == was {
+		return o, false
+	}
+	o.At = c.Now()
+	return o, true
+}
+
+// absent are the instances which the node should not run any more, and of
+// which this report proves that it has nothing and will start nothing: they
+// are not in it, and it was made under an assignment that already knew of
+// their last wish.
+func (c *Controller) absent(r state.Reader, report link.Report) []cloud.InstanceID {
+	has := make(map[cloud.InstanceID]bool, len(report.Machines))
+	for _, m := range report.Machines {
+		has[m.Instance] = true
+	}
+	var ids []cloud.InstanceID
+	for i, generation := range state.InstancesByNode.By(r, report.Node) {
+		if i.Wish == cloud.WishRunning || has[i.ID] || report.Generation < generation {
+			continue
+		}
+		if seen(r, i.ID).Phase != cloud.PhaseGone {
+			ids = append(ids, i.ID)
+		}
+	}
+	return ids
+}
+
+// release concludes that the node has nothing left of the instance, and gives
+// back what it took from the cloud. It looks the instance up, so that a wish
+// which changes meanwhile overtakes this transaction.
+func (c *Controller) release(tx *state.Tx, id cloud.InstanceID) {
+	i, _, ok := state.Instances.Get(tx, id)
+	if !ok || i.Wish == cloud.WishRunning {
+		return
+	}
+	o := seen(tx, id)
+	o.Instance, o.Phase, o.Reason, o.At = id, cloud.PhaseGone, cloud.Reason{}, c.Now()
+	state.Observations.Put(tx, o)
+	state.Release(tx, i)
+}
