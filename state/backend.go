@@ -34,7 +34,8 @@ type backend interface {
 	// reclaim compacts all history up to now, and makes a full store writable.
 	reclaim(ctx context.Context) error
 
-	// close ends all that runs for this backend, and returns when it has ended.
+	// close ends all that runs for this backend, and returns when it has
+	// ended. It is called once.
 	close() error
 }
 

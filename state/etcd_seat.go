@@ -18,6 +18,7 @@ const leaseSeconds = 10
 type etcdSeat struct {
 	session  *concurrency.Session
 	election *concurrency.Election
+	key      fence // as it was won; the election forgets it when it resigns
 }
 
 func (e *etcd) campaign(ctx context.Context, name, who string) (seat, error) {
@@ -29,10 +30,10 @@ func (e *etcd) campaign(ctx context.Context, name, who string) (seat, error) {
 	if err := election.Campaign(ctx, who); err != nil {
 		return nil, errors.Join(err, session.Close())
 	}
-	return &etcdSeat{session, election}, nil
+	return &etcdSeat{session, election, fence{election.Key(), election.Rev()}}, nil
 }
 
-func (s *etcdSeat) fence() *fence         { return &fence{s.election.Key(), s.election.Rev()} }
+func (s *etcdSeat) fence() *fence         { return &s.key }
 func (s *etcdSeat) lost() <-chan struct{} { return s.session.Done() }
 
 func (s *etcdSeat) resign(ctx context.Context) error {
