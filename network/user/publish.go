@@ -1,0 +1,136 @@
+package user
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// fallback is added to a port that can't be listened on: below 1024 without
+// privilege, or held on every address of the host by a service of its own.
+const fallback = 10000
+
+// probeAddr is a loopback address that no instance gets, to find out whether a
+// port is held on every address.
+var probeAddr = netip.AddrFrom4([4]byte{127, 255, 255, 254})
+
+// Endpoint is one way in from the host: what arrives at Listen reaches the
+// guest's Port.
+type Endpoint struct {
+	Port   uint16
+	Listen netip.AddrPort
+}
+
+// publication listens for a port at its public address.
+type publication struct {
+	port      *port
+	endpoints []Endpoint
+	listeners []net.Listener
+	running   sync.WaitGroup
+}
+
+// publish opens the listeners, or none if one of them can't be.
+func publish(p *port) (*publication, error) {
+	pub := &publication{port: p}
+	if !p.Public.IsValid() {
+		return pub, nil
+	}
+	for _, n := range p.lan.user.opts.Publish {
+		at, err := listen(p.Public, n)
+		if err != nil {
+			pub.close()
+			return nil, fmt.Errorf("publish port %d of %s: %w", n, p.ID, err)
+		}
+		pub.listeners = append(pub.listeners, at)
+		pub.endpoints = append(pub.endpoints, Endpoint{n, at.Addr().(*net.TCPAddr).AddrPort()})
+	}
+	return pub, nil
+}
+
+// listen at the port, or where it falls back to.
+func listen(a netip.Addr, n uint16) (net.Listener, error) {
+	at, err := listenTCP(a, n)
+	if err == nil {
+		return at, nil
+	}
+	held := errors.Is(err, unix.EADDRINUSE) && heldEverywhere(n)
+	if !held && !errors.Is(err, unix.EACCES) || n > 65535-fallback {
+		return nil, err
+	}
+	return listenTCP(a, n+fallback)
+}
+
+func listenTCP(a netip.Addr, n uint16) (net.Listener, error) {
+	return net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(netip.AddrPortFrom(a, n)))
+}
+
+// heldEverywhere says whether a service of the host listens on the port at
+// every address (sshd does), rather than another instance at this one.
+func heldEverywhere(n uint16) bool {
+	at, err := listenTCP(probeAddr, n)
+	if err == nil {
+		at.Close()
+	}
+	return errors.Is(err, unix.EADDRINUSE)
+}
+
+// start accepting.
+func (pub *publication) start() {
+	for i, at := range pub.listeners {
+		to := netip.AddrPortFrom(pub.port.Local, pub.endpoints[i].Port)
+		pub.running.Go(func() { pub.accept(at, to) })
+	}
+}
+
+// accept connections for one of the guest's ports until the listener closes.
+func (pub *publication) accept(at net.Listener, to netip.AddrPort) {
+	for {
+		host, err := at.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // no descriptors or memory: others have to give some back first
+			pub.port.lan.user.opts.Log.Warn("accept at a public address", "instance", pub.port.ID, "listen", at.Addr(), "err", err)
+			time.Sleep(100 * time.Millisecond)
+			continue
+		}
+		f := pub.port.begin(tcpFlow)
+		if f == nil || !pub.port.wire.attached() {
+			refuse(host)
+			if f != nil {
+				f.end()
+			}
+			continue
+		}
+		f.hold(host)
+		go pub.connect(f, host, to)
+	}
+}
+
+// connect a client of the host's to the guest; a client is reset where the
+// guest does not answer.
+func (pub *publication) connect(f *flow, host net.Conn, to netip.AddrPort) {
+	defer f.end()
+	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
+	defer cancel()
+	guest, err := pub.port.lan.stack.dial(ctx, to)
+	if err != nil {
+		refuse(host)
+		return
+	}
+	f.hold(guest)
+	splice(guest, host)
+}
+
+func (pub *publication) close() {
+	for _, at := range pub.listeners {
+		at.Close()
+	}
+	pub.running.Wait()
+}
