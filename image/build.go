@@ -9,12 +9,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Artifacts are the files of a built image. They are complete and never change; another build may
@@ -260,16 +263,36 @@ func removeLeftOvers(dir string) {
 	}
 }
 
-// unpack reads the packages into memory, as far as any recipe needs them.
+// unpack reads the packages into memory, as far as any recipe needs them. Decompressing is most of
+// a build's work, and the packages are independent.
 func (b *bench) unpack(ctx context.Context, debs []deb, dir string) error {
-	b.packages = tree{}
-	for i, d := range debs {
-		b.progress("unpacking packages", int64(i), int64(len(debs)))
-		if err := readDeb(ctx, b.packages, filepath.Join(dir, d.File), needed); err != nil {
-			return err
+	const step = "unpacking packages"
+	parts := make([]tree, len(debs))
+	unpacked := make(chan int)
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.NumCPU())
+	go func() {
+		for i, d := range debs {
+			group.Go(func() error {
+				parts[i] = tree{}
+				err := readDeb(ctx, parts[i], filepath.Join(dir, d.File), needed)
+				unpacked <- i
+				return err
+			})
 		}
+	}()
+	for i := range debs {
+		b.progress(step, int64(i), int64(len(debs)))
+		<-unpacked
 	}
-	b.progress("unpacking packages", int64(len(debs)), int64(len(debs)))
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	b.progress(step, int64(len(debs)), int64(len(debs)))
+	b.packages = tree{}
+	for _, part := range parts {
+		maps.Copy(b.packages, part)
+	}
 	return nil
 }
 
