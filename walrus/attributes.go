@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/pkg/xattr"
 	"github.com/versity/versitygw/backend/meta"
 	"golang.org/x/sys/unix"
 )
@@ -44,7 +43,7 @@ func probeAttributes(dir string) error {
 	}
 	defer os.Remove(f.Name())
 	defer f.Close()
-	err = xattr.FSet(f, "user.mallee-probe", make([]byte, 1024))
+	err = unix.Fsetxattr(int(f.Fd()), "user.mallee-probe", make([]byte, 1024), 0)
 	if errors.Is(err, unix.ENOTSUP) {
 		return fmt.Errorf("the file system of %s keeps no user extended attributes, which the object store needs: use a folder on ext4, XFS or Btrfs", dir)
 	}

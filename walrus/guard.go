@@ -8,6 +8,7 @@ import (
 	"github.com/gofiber/fiber/v3"
 	"github.com/versity/versitygw/backend/posix"
 	"github.com/versity/versitygw/s3api/controllers"
+	"github.com/versity/versitygw/s3api/utils"
 	"github.com/versity/versitygw/s3err"
 )
 
@@ -58,7 +59,11 @@ func keyOf(path string) (string, error) {
 	return key, nil
 }
 
+// checkKey refuses a key that can't be a file's name below its bucket's folder.
 func checkKey(key string) error {
+	if key != "" && !utils.IsObjectNameValid(key) {
+		return s3err.GetAPIError(s3err.ErrBadRequest)
+	}
 	if len(key) > longestKey {
 		return s3err.GetKeyTooLongErr(int64(len(key)), longestKey)
 	}

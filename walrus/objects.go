@@ -110,8 +110,8 @@ func checkName(bucket, key string) error {
 	if !utils.IsValidBucketName(bucket) {
 		return fmt.Errorf("%q is not a bucket's name", bucket)
 	}
-	if key == "" || !utils.IsObjectNameValid(key) {
-		return fmt.Errorf("%q is not an object's key", key)
+	if key == "" {
+		return fmt.Errorf("an object's key is missing (bucket %s)", bucket)
 	}
 	if err := checkKey(key); err != nil {
 		return fmt.Errorf("%q is not an object's key: %w", key, err)

@@ -2,7 +2,6 @@ package walrus
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +9,7 @@ import (
 	"os"
 	"path"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/versity/versitygw/backend/meta"
@@ -93,6 +93,9 @@ func (s *store) ListBuckets(ctx context.Context, in s3response.ListBucketsInput)
 
 // PutObject stores an object and the canned ACL that came with it.
 func (s *store) PutObject(ctx context.Context, in s3response.PutObjectInput) (s3response.PutObjectOutput, error) {
+	if err := checkKey(*in.Key); err != nil { // a form names its key in the body, past guard
+		return s3response.PutObjectOutput{}, err
+	}
 	acl := cannedFrom(ctx)
 	out, err := s.PutObjectWithPostFunc(ctx, in, func(f *os.File) error {
 		return storeCanned(f, *in.Bucket, *in.Key, acl)
@@ -119,18 +122,41 @@ func (s *store) DeleteObject(ctx context.Context, in *s3.DeleteObjectInput) (*s3
 }
 
 // DeleteObjects removes up to a thousand objects and forces each folder once.
+// Its keys come in the body, past guard: those that lead out of the bucket are
+// reported one by one.
 func (s *store) DeleteObjects(ctx context.Context, in *s3.DeleteObjectsInput) (s3response.DeleteResult, error) {
+	var sound []types.ObjectIdentifier
+	var refused []types.Error
+	for _, object := range in.Delete.Objects {
+		if err := checkKey(aws.ToString(object.Key)); err != nil {
+			refused = append(refused, s3err.ObjectDeleteError(object.Key, object.VersionId, err))
+			continue
+		}
+		sound = append(sound, object)
+	}
+	in.Delete.Objects = sound
 	out, err := s.Posix.DeleteObjects(ctx, in)
+	if err == nil {
+		err = s.forget(*in.Bucket, out.Deleted)
+	}
+	out.Error = append(out.Error, refused...)
+	return out, s.known("DeleteObjects", err)
+}
+
+// forget makes the removal of objects durable, folder by folder.
+func (s *store) forget(bucket string, objects []types.DeletedObject) error {
 	folders := map[string]bool{}
-	for _, object := range out.Deleted {
-		name := path.Join(*in.Bucket, *object.Key)
-		if err != nil || folders[path.Dir(name)] {
+	for _, object := range objects {
+		name := path.Join(bucket, *object.Key)
+		if folders[path.Dir(name)] {
 			continue
 		}
 		folders[path.Dir(name)] = true
-		err = s.disk.removed(name)
+		if err := s.disk.removed(name); err != nil {
+			return err
+		}
 	}
-	return out, s.known("DeleteObjects", err)
+	return nil
 }
 
 // PutObjectAcl sets a canned ACL; single grants are not supported.
@@ -173,58 +199,6 @@ func (s *store) PutObjectRetention(ctx context.Context, bucket, object, version 
 func (s *store) PutObjectLegalHold(ctx context.Context, bucket, object, version string, hold bool) error {
 	err := s.Posix.PutObjectLegalHold(ctx, bucket, object, version, hold)
 	return s.settle("PutObjectLegalHold", err, bucket, object)
-}
-
-// CreateMultipartUpload begins an upload and notes the canned ACL that the
-// object shall have.
-func (s *store) CreateMultipartUpload(ctx context.Context, in s3response.CreateMultipartUploadInput) (s3response.InitiateMultipartUploadResult, error) {
-	out, err := s.Posix.CreateMultipartUpload(ctx, in)
-	if err != nil {
-		return out, s.known("CreateMultipartUpload", err)
-	}
-	folder := uploadFolder(*in.Key, out.UploadId)
-	err = storeCanned(nil, *in.Bucket, folder, cannedFrom(ctx))
-	return out, s.settle("CreateMultipartUpload", err, *in.Bucket, folder)
-}
-
-// UploadPart stores one part.
-func (s *store) UploadPart(ctx context.Context, in *s3.UploadPartInput) (*s3.UploadPartOutput, error) {
-	out, err := s.Posix.UploadPart(ctx, in)
-	return out, s.settle("UploadPart", err, *in.Bucket, partFile(in.Key, in.UploadId, in.PartNumber))
-}
-
-// UploadPartCopy stores one part from another object.
-func (s *store) UploadPartCopy(ctx context.Context, in *s3.UploadPartCopyInput) (s3response.CopyPartResult, error) {
-	out, err := s.Posix.UploadPartCopy(ctx, in)
-	return out, s.settle("UploadPartCopy", err, *in.Bucket, partFile(in.Key, in.UploadId, in.PartNumber))
-}
-
-// CompleteMultipartUpload makes the object of its parts.
-func (s *store) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMultipartUploadInput) (s3response.CompleteMultipartUploadResult, string, error) {
-	acl := loadCanned(*in.Bucket, uploadFolder(*in.Key, *in.UploadId))
-	out, version, err := s.Posix.CompleteMultipartUpload(ctx, in)
-	if err == nil {
-		err = storeCanned(nil, *in.Bucket, *in.Key, acl)
-	}
-	return out, version, s.settle("CompleteMultipartUpload", err, *in.Bucket, *in.Key)
-}
-
-// AbortMultipartUpload forgets an upload and its parts.
-func (s *store) AbortMultipartUpload(ctx context.Context, in *s3.AbortMultipartUploadInput) error {
-	err := s.Posix.AbortMultipartUpload(ctx, in)
-	if err == nil {
-		err = s.disk.removed(path.Join(*in.Bucket, uploadFolder(*in.Key, *in.UploadId)))
-	}
-	return s.known("AbortMultipartUpload", err)
-}
-
-// uploadFolder is where the library keeps an upload, relative to the bucket.
-func uploadFolder(key, uploadID string) string {
-	return path.Join(posix.MetaTmpMultipartDir, fmt.Sprintf("%x", sha256.Sum256([]byte(key))), uploadID)
-}
-
-func partFile(key, uploadID *string, number *int32) string {
-	return path.Join(uploadFolder(*key, *uploadID), fmt.Sprint(*number))
 }
 
 // cannedName is the request-local name under which guard leaves the canned ACL.
