@@ -1,0 +1,59 @@
+# The targets are explained in CONTRIBUTING.md; `make demo` and `make test` are the README's.
+
+GO      ?= go
+VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
+SEEDS   ?= 1000
+FUZZ    ?= 30s
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: build demo test check lint bench sim fuzz packages clean
+
+build: bin/mallee
+
+.PHONY: bin/mallee
+bin/mallee:
+	$(GO) build -trimpath -ldflags "-X mallee/euca.Version=$(VERSION)" -o $@ ./cmd/mallee
+
+demo:
+	test/demo.sh
+
+# All tests but the long simulations and fuzzing: the rooms', then the black box on the built program.
+test: bin/mallee
+	test/packages.sh
+	$(GO) test -timeout 20m ./...
+	cd test && MALLEE=$(CURDIR)/bin/mallee $(GO) test -timeout 30m ./...
+
+# What a change should pass before each commit; under a minute once built.
+check: lint
+	$(GO) test -short ./...
+
+lint: .tools/staticcheck
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
+	$(GO) vet ./...
+	cd test && $(GO) vet ./...
+	.tools/staticcheck ./...
+
+.tools/staticcheck:
+	GOBIN=$(CURDIR)/.tools $(GO) install $(STATICCHECK)
+
+bench: bin/mallee
+	test/packages.sh
+	cd test && MALLEE=$(CURDIR)/bin/mallee $(GO) run ./bench
+
+sim:
+	$(GO) test ./sim -run TestSeeds -count 1 -timeout 0 -seeds $(SEEDS)
+
+# Every fuzz target of every room, FUZZ long each.
+fuzz:
+	@for dir in $$($(GO) list -f '{{.Dir}}' ./...); do \
+	  for f in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go 2>/dev/null | cut -c6-); do \
+	    echo "== $$dir $$f"; (cd $$dir && $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZ) .) || exit 1; \
+	  done; \
+	done
+
+packages:
+	test/packages.sh
+
+clean:
+	rm -rf bin .tools

@@ -1,0 +1,29 @@
+#!/bin/sh
+# Installs the Debian packages that demo, tests and benchmarks need and that are missing.
+set -eu
+
+missing=
+need() { # command package
+	command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
+}
+PATH=$PATH:/usr/sbin:/sbin
+need qemu-system-x86_64 qemu-system-x86
+need qemu-img qemu-utils
+need mke2fs e2fsprogs
+need ssh openssh-client
+need curl curl
+need openssl openssl
+need dpkg-deb dpkg
+need aws awscli
+
+[ -n "$missing" ] || exit 0
+as_root=
+if [ "$(id -u)" != 0 ]; then
+	as_root=sudo
+	command -v sudo >/dev/null 2>&1 || { echo "missing packages:$missing; as root: apt-get install$missing" >&2; exit 1; }
+fi
+echo "installing:$missing" >&2
+export DEBIAN_FRONTEND=noninteractive
+$as_root apt-get update -q >&2
+# shellcheck disable=SC2086
+$as_root apt-get install -y -q --no-install-recommends $missing >&2
