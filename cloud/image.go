@@ -45,7 +45,7 @@ type Image struct {
 	Name           string         `json:"name"`
 	Description    string         `json:"description,omitempty"`
 	Location       string         `json:"location"`        // bucket/key of the manifest
-	ManifestDigest string         `json:"manifest_digest"` // SHA-256 of the manifest, hex
+	ManifestDigest string         `json:"manifest_digest"` // SHA-256 of the manifest, base64 (bundle.Pin)
 	Digest         string         `json:"digest"`          // the bundle's own digest (SHA-1 of the tar), hex
 	Size           int64          `json:"size"`            // bytes of the raw image
 	Architecture   string         `json:"architecture"`

@@ -1,0 +1,220 @@
+// Package node is the node controller: it makes this machine match its
+// assignment.
+//
+// The cloud says, in full, which instances this node should run (package
+// link). For each name that is assigned, or of which anything is left here,
+// one worker walks the same short road again and again until there is nothing
+// to do. Each step measures, and acts only on a difference, so that the next
+// pass is the retry, and a pass after a crash is like any other:
+//
+//	assigned:      folder ▶ images ▶ disks ▶ port ▶ machine ▶ reboot asked for?
+//	not assigned:  machine killed ▶ port ▶ disks ▶ folder removed
+//
+// What is durable, and who writes it:
+//
+//	DIR/assignment.json            the assignment, by Accept, before it is acted on
+//	DIR/machines/ID/machine.json   what a pass has to remember of one machine, by its worker
+//	DIR/machines/ID/…              the hypervisor's and the network's files
+//	DIR/cache/…                    images, unpacked once per node (cache.go)
+//
+// The folder is made first and removed last: while it is there, the node
+// reports the instance, and the cloud gives nothing of it away.
+//
+// What can go wrong: a step fails. Before the guest was ever up, three
+// failures, or one that trying again can't mend, are reported as failed, with
+// words for the user; the cloud then takes the instance back. Once the guest
+// was up, its disk holds what nobody else has: the node tries again for ever,
+// ever more slowly.
+package node
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"mallee/block"
+	"mallee/cloud"
+	"mallee/hypervisor"
+	"mallee/link"
+	"mallee/network"
+)
+
+// Options of a node. All but Log, Tick and Retry are required.
+type Options struct {
+	ID         cloud.NodeID
+	Zone       string
+	Dir        string     // the node's own folder, absolute
+	Capacity   cloud.Size // what it offers to instances
+	Cloud      link.Cloud
+	Hypervisor hypervisor.Hypervisor
+	Disks      block.Disks
+	Network    network.Network
+	Images     Images
+	CacheBytes int64 // what the image cache may take
+	Now        func() time.Time
+	Log        *slog.Logger
+	Tick       time.Duration // how often everything is looked at unasked; default 10 s
+}
+
+// Images brings an image's bytes to the node.
+type Images interface {
+	// Unpack writes the raw image to dst, verified to the last byte when it
+	// returns nil. What it has written before an error is worth nothing.
+	Unpack(ctx context.Context, image cloud.ImageRef, dst io.Writer, progress func(done, total int64)) error
+}
+
+// Node runs the instances of one machine. One program at a time may hold its folder.
+type Node struct {
+	Options
+	cache *cache
+
+	// mu guards what follows.
+	mu         sync.Mutex
+	assignment link.Assignment
+	assigned   map[cloud.InstanceID]cloud.Instance // of assignment
+	machines   map[cloud.InstanceID]*machine       // assigned, or something is left of it
+	changed    chan struct{}                       // closed and replaced when the report changed
+	woken      chan cloud.InstanceID               // machines with something to do; nil in Step mode
+}
+
+// machine is the node's memory of one instance; all of it can be measured or
+// read again after a restart.
+type machine struct {
+	phase    cloud.Phase
+	reason   cloud.Reason
+	wishes   int
+	failures int
+	retryAt  time.Time
+	busy     bool // a worker has it
+	again    bool // and something happened meanwhile
+
+	powerDown   int       // the reboot for which the guest was asked to shut down
+	powerDownBy time.Time // when its time to do so is over
+}
+
+// Open finds what an earlier program left in o.Dir, and acts on nothing yet.
+func Open(ctx context.Context, o Options) (*Node, error) {
+	if o.Tick == 0 {
+		o.Tick = 10 * time.Second
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	n := &Node{Options: o, machines: map[cloud.InstanceID]*machine{}, changed: make(chan struct{})}
+	if err := os.MkdirAll(filepath.Join(o.Dir, "machines"), 0o700); err != nil {
+		return nil, fmt.Errorf("open the node's folder: %w", err)
+	}
+	var err error
+	if n.cache, err = openCache(filepath.Join(o.Dir, "cache"), o.CacheBytes); err != nil {
+		return nil, err
+	}
+	if err := readJSON(n.assignmentPath(), &n.assignment); err != nil {
+		return nil, fmt.Errorf("read the node's last assignment: %w", err)
+	}
+	n.index()
+	left, err := n.leftovers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range left {
+		n.know(id)
+	}
+	return n, nil
+}
+
+// Accept takes an assignment in: durable first, then known. An older one than
+// the node has is ignored.
+func (n *Node) Accept(a link.Assignment) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if a.Generation <= n.assignment.Generation {
+		return nil
+	}
+	if err := writeJSON(n.assignmentPath(), a); err != nil {
+		return fmt.Errorf("keep assignment %d: %w", a.Generation, err)
+	}
+	before := n.assigned
+	n.assignment = a
+	n.index()
+	for id := range before {
+		if _, still := n.assigned[id]; !still {
+			n.wakeLocked(id)
+		}
+	}
+	for id, i := range n.assigned {
+		if was, had := before[id]; !had || was.Wishes != i.Wishes || was.Reboots != i.Reboots {
+			n.wakeLocked(id)
+		}
+	}
+	n.touch()
+	return nil
+}
+
+// index the assignment, and know every machine that it names.
+func (n *Node) index() {
+	n.assigned = make(map[cloud.InstanceID]cloud.Instance, len(n.assignment.Instances))
+	for _, i := range n.assignment.Instances {
+		n.assigned[i.ID] = i
+		n.know(i.ID)
+	}
+}
+
+func (n *Node) know(id cloud.InstanceID) *machine {
+	m := n.machines[id]
+	if m == nil {
+		m = &machine{phase: cloud.PhasePreparing, wishes: n.assigned[id].Wishes}
+		n.machines[id] = m
+	}
+	return m
+}
+
+// touch tells the conversation with the cloud that there is news. mu is held.
+func (n *Node) touch() {
+	close(n.changed)
+	n.changed = make(chan struct{})
+}
+
+// Report is all that the node has now, and a channel that closes when that has
+// changed.
+func (n *Node) Report() (link.Report, <-chan struct{}) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	r := link.Report{
+		Node: n.ID, Zone: n.Zone, Capacity: n.Capacity, Generation: n.assignment.Generation,
+		Machines: make([]link.Machine, 0, len(n.machines)),
+	}
+	for _, id := range sortedKeys(n.machines) {
+		m := n.machines[id]
+		r.Machines = append(r.Machines, link.Machine{Instance: id, Wishes: m.wishes, Phase: m.phase, Reason: m.reason})
+	}
+	return r, n.changed
+}
+
+// Console opens what the instance has written to its serial console.
+func (n *Node) Console(_ context.Context, id cloud.InstanceID) (io.ReadSeekCloser, error) {
+	dir := n.machineDir(id)
+	if _, err := os.Stat(dir); err != nil {
+		return nil, fmt.Errorf("console of %s: %w", id, err)
+	}
+	return n.Hypervisor.Console(dir)
+}
+
+// Assigned returns the instance as the node was told of it; ok is false where
+// the assignment does not name it.
+func (n *Node) Assigned(id cloud.InstanceID) (i cloud.Instance, ok bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	i, ok = n.assigned[id]
+	return i, ok
+}
+
+func (n *Node) assignmentPath() string { return filepath.Join(n.Dir, "assignment.json") }
+
+func (n *Node) machineDir(id cloud.InstanceID) string {
+	return filepath.Join(n.Dir, "machines", string(id))
+}

@@ -1,0 +1,73 @@
+package node
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+)
+
+// hole is the unit in bytes in which zeroes are left out of a cached image.
+const hole = 4096
+
+var zeroes [hole]byte
+
+// sparseWriter writes a file from its beginning, and leaves holes where an
+// aligned block holds only zeroes: images are mostly empty.
+type sparseWriter struct {
+	f   *os.File
+	at  int64
+	buf []byte // what is left over from the last write, less than a block
+}
+
+func newSparseWriter(f *os.File) *sparseWriter { return &sparseWriter{f: f} }
+
+func (w *sparseWriter) Write(p []byte) (int, error) {
+	n := len(p)
+	if len(w.buf) > 0 {
+		take := min(hole-len(w.buf), len(p))
+		w.buf, p = append(w.buf, p[:take]...), p[take:]
+		if len(w.buf) < hole {
+			return n, nil
+		}
+		if err := w.blocks(w.buf); err != nil {
+			return 0, err
+		}
+		w.buf = w.buf[:0]
+	}
+	whole := len(p) &^ (hole - 1)
+	if err := w.blocks(p[:whole]); err != nil {
+		return 0, err
+	}
+	w.buf = append(w.buf, p[whole:]...)
+	return n, nil
+}
+
+// blocks writes whole blocks, as few writes as there are runs of data.
+func (w *sparseWriter) blocks(p []byte) error {
+	for len(p) > 0 {
+		run := 0
+		for run < len(p) && !bytes.Equal(p[run:run+hole], zeroes[:]) {
+			run += hole
+		}
+		if run > 0 {
+			if _, err := w.f.WriteAt(p[:run], w.at); err != nil {
+				return err
+			}
+			w.at, p = w.at+int64(run), p[run:]
+			continue
+		}
+		w.at, p = w.at+hole, p[hole:]
+	}
+	return nil
+}
+
+// finish writes the rest, and gives the file the size that was promised.
+func (w *sparseWriter) finish(size int64) error {
+	if _, err := w.f.WriteAt(w.buf, w.at); err != nil {
+		return err
+	}
+	if got := w.at + int64(len(w.buf)); got != size {
+		return fmt.Errorf("the image has %d bytes where %d were registered", got, size)
+	}
+	return w.f.Truncate(roundUp(size))
+}
