@@ -169,6 +169,20 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
+func TestRequiredList(t *testing.T) {
+	for query, code := range map[string]string{"": "MissingParameter", "A=": "MissingParameter", "A.1=x": ""} {
+		in := struct {
+			A []string `wire:"A,required"`
+		}{}
+		_, err := Decode(formOf(t, query), &in)
+		if code != "" {
+			checkError(t, query, err, code, http.StatusBadRequest, "parameter A")
+		} else if err != nil || !slices.Equal(in.A, []string{"x"}) {
+			t.Errorf("%q: %v, %v", query, in.A, err)
+		}
+	}
+}
+
 func checkError(t *testing.T, what string, err error, code string, status int, message string) {
 	t.Helper()
 	var e *Error

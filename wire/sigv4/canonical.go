@@ -46,10 +46,10 @@ func parseQuery(raw string) ([]param, error) {
 
 // canonicalQuery encodes every name and value, then sorts by name and value. The
 // signature of a presigned request can't cover itself.
-func canonicalQuery(params []param, presigned bool) string {
+func canonicalQuery(params []param) string {
 	encoded := make([]param, 0, len(params))
 	for _, p := range params {
-		if presigned && p.name == "X-Amz-Signature" {
+		if p.name == "X-Amz-Signature" {
 			continue
 		}
 		encoded = append(encoded, param{escape(p.name, false), escape(p.value, false)})

@@ -36,7 +36,7 @@ func Sign(r *http.Request, body []byte, c Credentials, region, service string, n
 	}
 	s := scope{now.Format(dateFormat), region, service}
 	path := canonicalPaths(r.URL, service)[0]
-	canonical := canonicalRequest(r.Method, path, canonicalQuery(params, false), headers, signedHeaders, bodyHash)
+	canonical := canonicalRequest(r.Method, path, canonicalQuery(params), headers, signedHeaders, bodyHash)
 	r.Header.Set("Authorization", fmt.Sprintf("%s Credential=%s/%s, SignedHeaders=%s, Signature=%s", algorithm,
 		c.AccessKey, s, strings.Join(signedHeaders, ";"), sign(signingKey(c.Secret, s), now, s, canonical)))
 	return nil

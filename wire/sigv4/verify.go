@@ -66,7 +66,7 @@ func Verify(r *http.Request, body []byte, lookup Lookup, now time.Time, opts Opt
 	if err != nil {
 		return Identity{}, err
 	}
-	query := canonicalQuery(params, c.presigned)
+	query := canonicalQuery(params)
 	var requests []string
 	for _, path := range canonicalPaths(r.URL, c.scope.service) {
 		requests = append(requests, canonicalRequest(r.Method, path, query, headers, c.signedHeaders, bodyHash))
