@@ -1,6 +1,7 @@
 package user
 
 import (
+	"net/netip"
 	"testing"
 
 	"mallee/network"
@@ -18,4 +19,21 @@ func open(t testing.TB, o Options) *User {
 		t.Fatal(err)
 	}
 	return u
+}
+
+func TestFrames(t *testing.T) {
+	networktest.Frames(t, networktest.Driver{
+		Open: func(t testing.TB, w networktest.World) network.Network {
+			return open(t, Options{Metadata: w.Metadata, Resolvers: w.Resolvers, Dial: w.Dial})
+		},
+		Reach: func(n network.Network, id string, port uint16) netip.AddrPort {
+			for _, e := range n.(*User).Endpoints(id) {
+				if e.Port == port {
+					return e.Listen
+				}
+			}
+			t.Fatalf("port %d of %s is not published", port, id)
+			return netip.AddrPort{}
+		},
+	})
 }
