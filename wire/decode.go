@@ -141,8 +141,8 @@ func (n *node) badNumber() error {
 func digits(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
 
 func (f *field) decodeScalar(n *node, v reflect.Value) error {
-	for _, part := range n.parts() {
-		return UnknownParameter(n.below(part)) // ImageId.1, where ImageId is a single value
+	if parts := n.parts(); len(parts) > 0 {
+		return UnknownParameter(n.below(parts[0])) // ImageId.1, where ImageId is a single value
 	}
 	if f.required && n.value == "" {
 		return MissingParameter(n.name)

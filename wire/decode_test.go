@@ -110,9 +110,10 @@ func TestDecode(t *testing.T) {
 func TestDecodeLeftover(t *testing.T) {
 	form := formOf(t, "ImageId=emi-1&MinCount=1&Tenancy=host&Placement=x&Placement.AvailabilityZone=a&Placement.Host.Id=h"+
 		"&Filter.1=x&Filter.1.Name=n&BlockDeviceMapping.1.Ebs.Iops=7&imageid=x&secret=x&Internal=x&Internal.1=x&.=x")
-	leftover, err := Decode(form, new(launch))
-	if err != nil {
-		t.Fatal(err)
+	var in launch
+	leftover, err := Decode(form, &in)
+	if err != nil || in.secret != "" || in.Internal != "" {
+		t.Fatalf("%+v, %v", in, err)
 	}
 	want := []string{".", "BlockDeviceMapping.1.Ebs.Iops", "Filter.1", "Internal", "Internal.1", "Placement",
 		"Placement.Host.Id", "Tenancy", "imageid", "secret"}

@@ -29,8 +29,9 @@
 // IncompleteSignature (a claim that can't be read, or leaves out what must be signed),
 // RequestExpired (a clock more than fifteen minutes off, or a presigned request past
 // its end), SignatureDoesNotMatch and InvalidClientTokenId. EC2 has one code, AuthFailure,
-// for an unknown access key and for a wrong signature, and so have we there. In
-// either case the same work is done, so time doesn't tell which access keys exist.
+// for an unknown access key and for a wrong signature, and the same work is done for
+// both, so neither answer nor time tells which access keys exist. IAM and STS tell the
+// two apart by their codes, as AWS's do.
 //
 // What the signature doesn't cover is not verified: a handler must not act on a header
 // that isn't x-amz-*, Host or part of the body's framing.
