@@ -97,22 +97,25 @@ func TestTarHeaderLikePython(t *testing.T) {
 		t.Skip("python3 isn't installed")
 	}
 	const script = `import sys, tarfile
-t = tarfile.TarInfo(sys.argv[1]); t.size = int(sys.argv[2])
-sys.stdout.buffer.write(t.tobuf(tarfile.GNU_FORMAT))`
-	for _, name := range []string{"img", strings.Repeat("long", 30), "übergröße"} {
-		for _, size := range []int64{1, 1<<33 - 1, 1 << 33, 9 << 40} {
-			want, err := exec.CommandContext(t.Context(), python, "-c", script, name, fmt.Sprint(size)).Output()
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, err := tarHeader(name, size)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !bytes.Equal(blankDevices(got), blankDevices(want)) {
-				t.Errorf("%q of %d bytes:\n got %q\nwant %q", name, size, got, want)
-			}
+for name in sys.argv[1::2]:
+    t = tarfile.TarInfo(name); t.size = int(sys.argv[sys.argv.index(name) + 1])
+    sys.stdout.buffer.write(t.tobuf(tarfile.GNU_FORMAT))`
+	args, ours := []string{"-c", script}, []byte(nil)
+	for name, size := range map[string]int64{
+		"img": 1, "octal": 1<<33 - 1, "binary": 1 << 33, "huge": 9 << 40, strings.Repeat("long", 30): 512, "übergröße": 513,
+	} {
+		header, err := tarHeader(name, size)
+		if err != nil {
+			t.Fatal(err)
 		}
+		args, ours = append(args, name, fmt.Sprint(size)), append(ours, header...)
+	}
+	theirs, err := exec.CommandContext(t.Context(), python, args...).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(blankDevices(ours), blankDevices(theirs)) {
+		t.Errorf("%q:\nours   %q\ntheirs %q", args[2:], ours, theirs)
 	}
 }
 
