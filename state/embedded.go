@@ -84,6 +84,7 @@ func embedConfig(o Options) *embed.Config {
 	c.BootstrapDefragThresholdMegabytes = 256
 	c.MaxTxnOps = maxTxnOps
 	c.MaxRequestBytes = maxRequestBytes
+	c.AuthToken = "" // nobody logs in
 	// A slow disk is not worth a warning each time.
 	c.WarningApplyDuration = time.Second
 	return c

@@ -22,10 +22,10 @@ type etcd struct {
 }
 
 // Limits of one transaction. An outside etcd needs the same, as its flags
-// --max-txn-ops and --max-request-bytes.
+// --max-txn-ops and --max-request-bytes. More bytes than that etcd advises against.
 const (
 	maxTxnOps       = 16384
-	maxRequestBytes = 16 << 20
+	maxRequestBytes = 10 << 20
 )
 
 // dialTimeout is how long an outside etcd may take to answer when we open.

@@ -14,6 +14,15 @@ func zapTo(log *slog.Logger) *zap.Logger {
 	return zap.New(slogCore{log.With("from", "etcd")})
 }
 
+// ordinary are what etcd warns of on ordinary days: at each start about
+// listeners, of which the embedded one has none; and on some first ones, when
+// it looks for its storage's version before the first commit is on the disk.
+var ordinary = map[string]bool{
+	"Running http and grpc server on single port. This is not recommended for production.": true,
+	"Failed to detect schema version":  true,
+	"failed to update storage version": true,
+}
+
 // slogCore is a zapcore.Core over a slog.Logger.
 type slogCore struct{ log *slog.Logger }
 
@@ -26,7 +35,7 @@ func (c slogCore) With(fields []zapcore.Field) zapcore.Core {
 }
 
 func (c slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if c.Enabled(e.Level) {
+	if c.Enabled(e.Level) && !ordinary[e.Message] {
 		return ce.AddCore(e, c)
 	}
 	return ce

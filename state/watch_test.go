@@ -53,11 +53,13 @@ func TestWatchWakes(t *testing.T) {
 func TestChangedMissesNothing(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *Store) {
 		const last = 200
-		go func() {
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		wg.Go(func() {
 			for i := range last {
 				update(t, s, func(tx *Tx) { widgets.Put(tx, widget{ID: "a", Size: i + 1}) })
 			}
-		}()
+		})
 		for {
 			changed := s.Changed()
 			if w, _, ok := widgets.Get(s.View(), "a"); ok && w.Size == last {
