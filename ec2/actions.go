@@ -1,0 +1,67 @@
+package ec2
+
+// actions is the table of all that is answered, one line an action. It is made
+// once; docs/adding-an-action.md says how a line comes to be.
+var actions = table(
+	// instances
+	named("RunInstances", preparing(checkRun, runInstances)).on("instance").tags("instance").repeats(ranBefore),
+	named("DescribeInstances", reading(describeInstances)).on("instance").chooses(instanceKind.names()).pages5(1000),
+	named("DescribeInstanceStatus", reading(describeStatus)).on("instance").chooses(statusKind.names()).pages5(1000),
+	named("DescribeInstanceAttribute", reading(describeInstanceAttribute)).on("instance"),
+	named("TerminateInstances", writing(terminateInstances)).on("instance"),
+	named("RebootInstances", writing(rebootInstances)).on("instance"),
+	named("StartInstances", writing(startInstances)).on("instance"),
+	named("StopInstances", writing(stopInstances)).on("instance"),
+	named("GetConsoleOutput", reading(getConsoleOutput)).on("instance"),
+
+	// images
+	named("RegisterImage", preparing(readBundle, registerImage)).on("image").tags("image"),
+	named("DeregisterImage", writing(deregisterImage)).on("image"),
+	named("DescribeImages", reading(describeImages)).on("image").chooses(imageKind.names()).pages1(1000),
+
+	// keys, groups, tags
+	named("CreateKeyPair", writing(createKeyPair)).on("key-pair").tags("key-pair"),
+	named("ImportKeyPair", writing(importKeyPair)).on("key-pair").tags("key-pair"),
+	named("DeleteKeyPair", writing(deleteKeyPair)).on("key-pair"),
+	named("DescribeKeyPairs", reading(describeKeyPairs)).on("key-pair").chooses(keyPairKind.names()),
+	named("DescribeSecurityGroups", reading(describeGroups)).on("security-group").chooses(groupKind.names()).pages5(1000),
+	named("CreateTags", writing(createTags)),
+	named("DeleteTags", writing(deleteTags)),
+	named("DescribeTags", reading(describeTags)).chooses(tagKind.names()).pages5(1000),
+
+	// the cloud
+	named("DescribeInstanceTypes", reading(describeTypes)).chooses(typeKind.names()).pages5(100),
+	named("DescribeInstanceTypeOfferings", reading(describeOfferings)).chooses(offeringKind.names()).pages5(1000),
+	named("DescribeAvailabilityZones", reading(describeZones)).chooses(zoneKind.names()),
+	named("DescribeRegions", reading(describeRegions)).chooses(regionKind.names()),
+	named("DescribeAccountAttributes", reading(describeAccountAttributes)),
+)
+
+func table(lines ...*action) map[string]*action {
+	byName := make(map[string]*action, len(lines))
+	for _, a := range lines {
+		byName[a.name] = a
+	}
+	return byName
+}
+
+func named(name string, a action) *action {
+	a.name = name
+	return &a
+}
+
+// on says what type of resource the action is about.
+func (a *action) on(resource string) *action { a.resource = resource; return a }
+
+// chooses says what filters it takes.
+func (a *action) chooses(filters []string) *action { a.filters = filters; return a }
+
+// pages5 and pages1 say how long its pages may be: from 5, EC2's usual, or 1.
+func (a *action) pages5(most int) *action { a.pages = &bounds{5, most}; return a }
+func (a *action) pages1(most int) *action { a.pages = &bounds{1, most}; return a }
+
+// tags says what a TagSpecification of its may be for.
+func (a *action) tags(types ...string) *action { a.taggable = types; return a }
+
+// repeats says how a call with a known client token is answered.
+func (a *action) repeats(again func(*call, string) (any, error)) *action { a.again = again; return a }

@@ -1,0 +1,166 @@
+// Package ec2 answers EC2's actions: a file a noun, with request, reply and
+// handler of an action on one page; actions.go is the table of them all.
+//
+// # The way of a request
+//
+//	front door ─▶ Handle ─▶ table ─▶ decode ─▶ handler ─▶ reply
+//	(authenticated)           │         │          │
+//	                    InvalidAction   │     reading: on a View
+//	                       left over: refused  writing: in one Update of the state
+//
+// What is the same for every action is done once, on that way (dispatch.go),
+// and an input says by what it embeds that it takes part in it:
+//
+//	common      DryRun: the handler does all but the commit
+//	selection   Filter, MaxResults and NextToken (filters.go, pages.go)
+//	idempotent  ClientToken: the same call again makes nothing more (tokens.go)
+//	tagged      TagSpecification: tags from the first moment (tags.go)
+//
+// # Who writes what
+//
+// A handler writes wishes: that an instance, an image, a key is there, or is
+// not. It waits for nothing and calls no node; the loops of package controller
+// make it so. All that one call writes is one transaction, tags and client token
+// included, so that a crash leaves the whole of it or nothing. Handlers of
+// writing actions may run several times before they are committed, and keep
+// their hands off everything but their transaction.
+//
+// # What can go wrong
+//
+// What a client can mend is a wire.Error that names the parameter and its value.
+// Whatever else a handler returns, and a panic, is InternalError to the client
+// and a line in the log that has the request's id. What isn't supported is
+// refused in words. The resources of other accounts don't exist.
+package ec2
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"time"
+
+	"mallee/iam"
+	"mallee/link"
+	"mallee/state"
+	"mallee/wire"
+)
+
+// Objects is what is needed of Walrus.
+type Objects interface {
+	// ReadObject returns an object whole, read with the rights of the principal.
+	// It wraps fs.ErrNotExist where there is no such object, fs.ErrPermission
+	// where the principal may not read it, and ErrObjectTooLarge where it has
+	// more than limit bytes.
+	ReadObject(ctx context.Context, p iam.Principal, bucket, key string, limit int64) ([]byte, error)
+}
+
+// ErrObjectTooLarge tells that an object is longer than its reader takes.
+var ErrObjectTooLarge = errors.New("the object is too large")
+
+// DefaultMaxImageSize is how long a registered image may be, in bytes, where
+// Options don't say.
+const DefaultMaxImageSize = 100 << 30
+
+// Options of EC2. All are required but those that name a default.
+type Options struct {
+	Store         *state.Store
+	IAM           *iam.IAM
+	Objects       Objects
+	Console       link.Node   // finds an instance's node by itself
+	Pools         state.Pools // of addresses; Local is 172.31.0.0/16 by default, Public none
+	Region        string      // its name
+	Endpoint      string      // of the region, as DescribeRegions tells it
+	MaxImageSize  int64       // bytes; DefaultMaxImageSize by default
+	AllowUnsigned bool        // whether bundles that say UNSIGNED may be registered
+	Now           func() time.Time
+	Rand          io.Reader // unpredictable, and safe for many at once
+	Log           *slog.Logger
+}
+
+// EC2 answers requests. It keeps nothing between them.
+type EC2 struct {
+	Options
+	tokenKey []byte // that pagination tokens are made with
+}
+
+// New returns an EC2. It fails where the options can't be.
+func New(o Options) (*EC2, error) {
+	if !o.Pools.Local.IsValid() {
+		o.Pools.Local = netip.MustParsePrefix("172.31.0.0/16")
+	}
+	if o.MaxImageSize == 0 {
+		o.MaxImageSize = DefaultMaxImageSize
+	}
+	for _, pool := range []netip.Prefix{o.Pools.Local, o.Pools.Public} {
+		if pool.IsValid() && !pool.Addr().Is4() {
+			return nil, fmt.Errorf("ec2: the pool of addresses %s is not of IPv4", pool)
+		}
+	}
+	mac := hmac.New(sha256.New, x509.MarshalPKCS1PrivateKey(o.IAM.CloudKey()))
+	mac.Write([]byte("pagination tokens of EC2"))
+	return &EC2{Options: o, tokenKey: mac.Sum(nil)}, nil
+}
+
+// Handle answers a request that was authenticated. It always answers.
+func (s *EC2) Handle(w http.ResponseWriter, r *http.Request, form wire.Form, p iam.Principal, requestID string) {
+	out, err := s.serve(r.Context(), form, p, requestID)
+	if err == nil {
+		err = wire.WriteEC2(w, form.Get("Action"), form.Get("Version"), requestID, out)
+	}
+	if err == nil {
+		return
+	}
+	if known := (*wire.Error)(nil); !errors.As(err, &known) {
+		s.Log.Error("request failed", "request", requestID, "action", wire.Shorten(form.Get("Action")), "principal", p.ARN(), "err", err)
+	}
+	wire.WriteEC2Error(w, requestID, err)
+}
+
+// serve is Handle without HTTP.
+func (s *EC2) serve(ctx context.Context, form wire.Form, p iam.Principal, requestID string) (out any, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			out, err = nil, fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+		}
+	}()
+	if err := wire.CheckVersion(form.Get("Version")); err != nil {
+		return nil, err
+	}
+	name := form.Get("Action")
+	if name == "" {
+		return nil, wire.MissingParameter("Action")
+	}
+	a := actions[name]
+	if a == nil {
+		return nil, wire.Errorf("InvalidAction", "The action %s is not served by this cloud", wire.Shorten(name))
+	}
+	c := &call{EC2: s, ctx: ctx, action: a, principal: p, requestID: requestID, form: form}
+	out, err = a.run(c)
+	return out, wireError(err)
+}
+
+// wireError translates the errors of other rooms that a client can do
+// something about.
+func wireError(err error) error {
+	var denied *iam.DeniedError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &denied):
+		return wire.Errorf("UnauthorizedOperation", "You are not authorized to perform this operation. User: %s is not authorized to perform: %s on resource: %s",
+			denied.Principal.ARN(), denied.Action, denied.Resource)
+	case errors.Is(err, state.ErrConflict):
+		return wire.Errorf("RequestLimitExceeded", "Too many requests change the same things at once; try again")
+	case errors.Is(err, state.ErrTooBig):
+		return wire.Errorf("RequestLimitExceeded", "The request makes more than can be made at once; split it")
+	}
+	return err
+}

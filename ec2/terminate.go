@@ -1,0 +1,113 @@
+package ec2
+
+import (
+	"mallee/cloud"
+	"mallee/state"
+	"mallee/wire"
+)
+
+type terminateInput struct {
+	common
+	InstanceID     []string `wire:"InstanceId,required,max=1000"`
+	Force          bool     // nothing holds a termination up
+	SkipOsShutdown bool     // a guest isn't asked
+}
+
+type terminateReply struct {
+	Instances []stateChange `xml:"instancesSet>item"`
+}
+
+// stateChange of an instance by a call.
+type stateChange struct {
+	ID       string     `xml:"instanceId"`
+	Current  stateReply `xml:"currentState"`
+	Previous stateReply `xml:"previousState"`
+}
+
+// terminateInstances wishes for their end; the loops give back what they took.
+// All ids are checked before any instance is touched.
+func terminateInstances(c *call, in *terminateInput) (*terminateReply, error) {
+	list, err := c.instancesToChange(in.InstanceID)
+	if err != nil {
+		return nil, err
+	}
+	why := cloud.Reason{Code: cloud.ReasonUserTerminated, Message: cloud.ReasonUserTerminated + ": User initiated shutdown"}
+	out := &terminateReply{}
+	for _, i := range list {
+		was := c.stateOf(i)
+		now := state.Want(c.tx, *i, cloud.WishTerminated, why, c.Now())
+		out.Instances = append(out.Instances, stateChange{string(i.ID), stateReplyOf(c.stateOf(&now)), stateReplyOf(was)})
+	}
+	return out, nil
+}
+
+// instancesToChange are those named, each with the right to act on it.
+func (c *call) instancesToChange(ids []string) ([]*cloud.Instance, error) {
+	list, err := c.instances(ids)
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range list {
+		if err := c.may(c.arn(i.Account, "instance", string(i.ID))); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+type rebootInput struct {
+	common
+	InstanceID []string `wire:"InstanceId,required,max=1000"`
+}
+
+// rebootInstances asks the guests to start anew. Those that end or have ended
+// are passed over.
+func rebootInstances(c *call, in *rebootInput) (*reply, error) {
+	list, err := c.instancesToChange(in.InstanceID)
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range list {
+		if i.Wish == cloud.WishRunning {
+			state.Reboot(c.tx, *i)
+		}
+	}
+	return accepted()
+}
+
+type stopInput struct {
+	common
+	InstanceID     []string `wire:"InstanceId,required,max=1000"`
+	Force          bool
+	Hibernate      bool
+	SkipOsShutdown bool
+}
+
+// stopInstances finds nothing that it could stop: what an instance-store
+// instance is would be lost.
+func stopInstances(c *call, in *stopInput) (*terminateReply, error) {
+	return c.refuseStop(in.InstanceID, "stopped")
+}
+
+type startInput struct {
+	common
+	InstanceID     []string `wire:"InstanceId,required,max=1000"`
+	AdditionalInfo string
+}
+
+func startInstances(c *call, in *startInput) (*terminateReply, error) {
+	return c.refuseStop(in.InstanceID, "started")
+}
+
+func (c *call) refuseStop(ids []string, what string) (*terminateReply, error) {
+	list, err := c.instancesToChange(ids)
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range list {
+		if i.Wish == cloud.WishTerminated {
+			return nil, wire.Errorf("IncorrectInstanceState", "The instance '%s' is not in a state from which it can be %s.", i.ID, what)
+		}
+	}
+	return nil, wire.UnsupportedOperation("The instance '%s' does not have an 'ebs' root device type and cannot be %s.", list[0].ID, what)
+}
