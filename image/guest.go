@@ -25,16 +25,13 @@ var guestPackages = []want{
 	{name: "e2fsprogs", deep: true}, // for the build, not for the guest
 }
 
-// kernelArguments are what the guest's kernel gets beside root=. The mitigations cost time at boot
-// and guard processes of a guest from each other, of which this one has few.
-const kernelArguments = "console=ttyS0 quiet mitigations=off"
-
 // ParavirtualArguments is the kernel command line for a paravirtual disk's root: Eucalyptus's,
 // which any kernel image understands.
 const ParavirtualArguments = "root=" + RootDevice + " console=ttyS0"
 
-// TinyArguments is what makes the catalogue's own kernel boot faster, to be added to
-// ParavirtualArguments where the hypervisor may choose.
+// TinyArguments make the catalogue's own kernel boot faster; a hypervisor may add them to
+// ParavirtualArguments. The mitigations cost time at boot and guard processes of a guest from each
+// other, of which this one has few.
 const TinyArguments = "quiet mitigations=off"
 
 // Kernel modules, each after those it depends on. ext4 and the serial console are built in.
