@@ -1,0 +1,162 @@
+package qemu
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"mallee/hypervisor"
+)
+
+const (
+	// What QEMU's translations may take of the host's memory for one guest, in
+	// MiB. QEMU's own default is as much as the guest touches, up to a GiB.
+	translationMiB = 32
+
+	// Slots for disks that come while the guest runs: on q35 only a port that is
+	// there from the start can take one.
+	hotplugPorts = 8
+
+	maxSerial = 20 // bytes, virtio-blk's limit
+)
+
+// check refuses a machine that QEMU would misunderstand.
+func check(m hypervisor.Machine) error {
+	switch {
+	case !filepath.IsAbs(m.Dir):
+		return fmt.Errorf("folder %q: want an absolute path", m.Dir)
+	case m.VCPUs < 1:
+		return fmt.Errorf("%d vCPUs: want one at least", m.VCPUs)
+	case m.MemoryMiB < 1:
+		return fmt.Errorf("%d MiB of memory: want one at least", m.MemoryMiB)
+	case m.Kernel == "" && (m.Ramdisk != "" || m.Append != ""):
+		return fmt.Errorf("ramdisk %q and command line %q without a kernel", m.Ramdisk, m.Append)
+	}
+	for _, d := range m.Disks {
+		if len(d.Serial) > maxSerial {
+			return fmt.Errorf("disk serial %q has more than %d bytes", d.Serial, maxSerial)
+		}
+		if f := d.Attachment.Format; f != "qcow2" && f != "raw" {
+			return fmt.Errorf("disk %s of format %q: want qcow2 or raw", d.Attachment.Path, f)
+		}
+		if !filepath.IsAbs(d.Attachment.Path) {
+			return fmt.Errorf("disk %q: want an absolute path", d.Attachment.Path)
+		}
+	}
+	return nil
+}
+
+// commandLine is QEMU's, without its name. All sockets and logs are named
+// relative to the machine's folder, in which QEMU runs.
+func commandLine(m hypervisor.Machine, accel Accel) []string {
+	args := []string{
+		"-name", "guest=" + escape(m.ID),
+		"-nodefaults", "-no-user-config", "-display", "none",
+		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+		"-action", "reboot=reset,shutdown=pause",
+		"-pidfile", pidName,
+		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d,server=on,wait=off", listenFD),
+		"-mon", "chardev=qmp,mode=control",
+	}
+	args = append(args, accelerator(accel)...)
+	args = append(args,
+		"-smp", strconv.Itoa(m.VCPUs),
+		"-m", strconv.Itoa(m.MemoryMiB),
+		"-chardev", "socket,id=serial,path="+serialName+",server=on,wait=off,logfile="+consoleName+",logappend=on",
+		"-serial", "chardev:serial",
+		"-object", "rng-builtin,id=rng",
+		"-device", "virtio-rng-pci,rng=rng",
+	)
+	args = append(args, identity(m)...)
+	args = append(args, boot(m)...)
+	for i, d := range m.Disks {
+		args = append(args, disk(i, d)...)
+	}
+	for i, n := range m.NICs {
+		args = append(args, nic(i, n)...)
+	}
+	for i := range hotplugPorts {
+		args = append(args, "-device", fmt.Sprintf("pcie-root-port,id=slot%d,chassis=%d", i, i+1))
+	}
+	return args
+}
+
+func accelerator(accel Accel) []string {
+	if accel == KVM {
+		return []string{"-M", "q35", "-accel", "kvm", "-cpu", "host"}
+	}
+	return []string{"-M", "q35", "-accel", fmt.Sprintf("tcg,thread=multi,tb-size=%d", translationMiB), "-cpu", "max"}
+}
+
+// identity is how the guest sees whose machine it is.
+func identity(m hypervisor.Machine) []string {
+	if m.UUID == "" {
+		return nil
+	}
+	return []string{"-uuid", m.UUID, "-smbios", fmt.Sprintf("type=1,manufacturer=%s,product=%s,serial=%s,uuid=%s",
+		escape(m.Manufacturer), escape(m.Product), escape(m.UUID), escape(m.UUID))}
+}
+
+func boot(m hypervisor.Machine) []string {
+	if m.Kernel == "" {
+		return []string{"-boot", "strict=on"} // the first disk or nothing
+	}
+	args := []string{"-kernel", m.Kernel}
+	if m.Ramdisk != "" {
+		args = append(args, "-initrd", m.Ramdisk)
+	}
+	if m.Append != "" {
+		args = append(args, "-append", m.Append)
+	}
+	return args
+}
+
+// disk is a block device. The host's page cache stays on: instances share
+// their base in it, and a guest's flush still syncs the file. What a guest
+// discards goes back to the host. Locking makes QEMU refuse a disk that
+// another machine writes.
+func disk(i int, d hypervisor.Disk) []string {
+	id := fmt.Sprintf("disk%d", i)
+	node := map[string]any{
+		"driver":    d.Attachment.Format,
+		"node-name": id,
+		"discard":   "unmap",
+		"file": map[string]any{
+			"driver":   "file",
+			"filename": d.Attachment.Path,
+			"discard":  "unmap",
+			"locking":  "on",
+		},
+	}
+	text, err := json.Marshal(node)
+	if err != nil {
+		panic("hypervisor/qemu: strings always marshal: " + err.Error())
+	}
+	device := "virtio-blk-pci,drive=" + id
+	if d.Serial != "" {
+		device += ",serial=" + escape(d.Serial)
+	}
+	if i == 0 {
+		device += ",bootindex=0"
+	}
+	return []string{"-blockdev", string(text), "-device", device}
+}
+
+// nic is an interface on a pair of datagram sockets, without a boot ROM.
+func nic(i int, n hypervisor.NIC) []string {
+	id := fmt.Sprintf("nic%d", i)
+	device := fmt.Sprintf("virtio-net-pci,netdev=%s,mac=%s,romfile=", id, escape(n.MAC))
+	if mtu := n.Attachment.MTU; mtu > 1500 {
+		device += fmt.Sprintf(",host_mtu=%d", mtu)
+	}
+	return []string{
+		"-netdev", fmt.Sprintf("dgram,id=%s,local.type=unix,local.path=%s,remote.type=unix,remote.path=%s",
+			id, escape(n.Attachment.Machine), escape(n.Attachment.Switch)),
+		"-device", device,
+	}
+}
+
+// escape writes a value into a list of options, where a comma ends one.
+func escape(value string) string { return strings.ReplaceAll(value, ",", ",,") }

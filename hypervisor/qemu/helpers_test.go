@@ -1,0 +1,13 @@
+package qemu
+
+import (
+	"os/exec"
+	"testing"
+)
+
+func needsQEMU(t testing.TB) {
+	t.Helper()
+	if _, err := exec.LookPath(defaultBinary); err != nil {
+		t.Skipf("%s is not installed (apt-get install qemu-system-x86)", defaultBinary)
+	}
+}

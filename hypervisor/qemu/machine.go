@@ -1,0 +1,231 @@
+package qemu
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mallee/hypervisor"
+)
+
+const (
+	// How long QEMU may take to say how it stands, or that it will quit. A
+	// caller that looks after many machines must not wait for one for long.
+	glanceTimeout = time.Second
+	// How long QEMU may take to quit by itself, which includes syncing the
+	// disks, before it is killed.
+	quitTimeout = 5 * time.Second
+	// How long the kernel may take to end a killed process. It is longer only
+	// where the process hangs in the kernel (a dead network file system).
+	killTimeout = 30 * time.Second
+)
+
+// machine is a QEMU that this program knows.
+type machine struct {
+	dir     string
+	log     *slog.Logger
+	poke    func()
+	exited  func() // called when the process has ended
+	process *process
+	resets  chan struct{} // has room for one RESET event
+
+	mu        sync.Mutex
+	monitor   *monitor // guarded by mu; nil while there is no conversation
+	forgotten bool     // guarded by mu; there shall be none any more
+}
+
+// event is called for all that QEMU tells by itself.
+func (m *machine) event(e event) {
+	switch e.Name {
+	case "SHUTDOWN":
+		m.poke()
+	case "RESET":
+		select {
+		case m.resets <- struct{}{}:
+		default:
+		}
+	case "BLOCK_IO_ERROR":
+		m.blockError(e.Data)
+	}
+}
+
+// blockError tells the log why a guest was paused. Errors that go to the guest
+// are not told: the guest could fill the log.
+func (m *machine) blockError(data json.RawMessage) {
+	var why struct {
+		Node   string `json:"node-name"`
+		Action string `json:"action"`
+		Reason string `json:"reason"`
+	}
+	if err := json.Unmarshal(data, &why); err == nil && why.Action == "stop" {
+		m.log.Warn("a guest is paused until its disk can be written", "dir", m.dir, "disk", why.Node, "reason", why.Reason)
+	}
+}
+
+// talk returns the monitor, connected anew where it is not.
+func (m *machine) talk(ctx context.Context) (*monitor, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.monitor != nil {
+		select {
+		case <-m.monitor.done:
+			m.monitor = nil
+		default:
+			return m.monitor, nil
+		}
+	}
+	if m.forgotten {
+		return nil, errors.New("the machine is no longer known")
+	}
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
+	d, err := openFolder(m.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	conn, err := d.dial(ctx, qmpName)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to QEMU: %w", err)
+	}
+	m.monitor, err = newMonitor(ctx, conn, m.event)
+	return m.monitor, err
+}
+
+func (m *machine) execute(ctx context.Context, name string, result any) error {
+	monitor, err := m.talk(ctx)
+	if err != nil {
+		return err
+	}
+	return monitor.execute(ctx, name, result)
+}
+
+// runState is QEMU's RunState, of which we tell these apart.
+type runState string
+
+const (
+	stateRunning  runState = "running"
+	stateShutdown runState = "shutdown" // powered off by its guest, needs a reset
+	stateIOError  runState = "io-error" // paused at a write for which the host has no space
+)
+
+func (m *machine) state(ctx context.Context) (runState, error) {
+	var answer struct {
+		Status runState `json:"status"`
+	}
+	err := m.execute(ctx, "query-status", &answer)
+	return answer.Status, err
+}
+
+// observe asks QEMU. One that doesn't answer is running, for all we know.
+func (m *machine) observe(ctx context.Context) hypervisor.Status {
+	ctx, cancel := context.WithTimeout(ctx, glanceTimeout)
+	defer cancel()
+	state, err := m.state(ctx)
+	switch {
+	case err != nil:
+		m.log.DebugContext(ctx, "a machine does not answer", "dir", m.dir, "err", err)
+	case state == stateShutdown:
+		return hypervisor.Exited
+	case state == stateIOError:
+		// The write is done again, and pauses the guest again if it must.
+		if err := m.execute(ctx, "cont", nil); err != nil {
+			m.log.WarnContext(ctx, "a guest that waits for its disk can't go on", "dir", m.dir, "err", err)
+		}
+	}
+	return hypervisor.Running
+}
+
+// reset resets the guest, and lets it run if it was stopped. QEMU resets after
+// it has answered, and only a machine that was reset may go on.
+func (m *machine) reset(ctx context.Context) error {
+	select {
+	case <-m.resets: // an earlier one
+	default:
+	}
+	if err := m.execute(ctx, "system_reset", nil); err != nil {
+		return err
+	}
+	select {
+	case <-m.resets:
+	case <-m.process.gone:
+		return errAbsent
+	case <-time.After(commandTimeout):
+		return fmt.Errorf("QEMU has not reset it within %v", commandTimeout)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	state, err := m.state(ctx)
+	if err != nil || state == stateRunning {
+		return err
+	}
+	return m.execute(ctx, "cont", nil)
+}
+
+// kill ends the process, politely if it listens, and returns when it is gone.
+func (m *machine) kill(ctx context.Context) error {
+	if err := m.quit(ctx); err != nil {
+		if err := m.process.signal(unix.SIGTERM); err != nil {
+			return err
+		}
+	}
+	if gone, err := m.wait(ctx, quitTimeout); gone || err != nil {
+		return err
+	}
+	m.log.WarnContext(ctx, "QEMU does not quit and is killed", "dir", m.dir, "pid", m.process.pid)
+	return m.end(ctx)
+}
+
+func (m *machine) quit(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, glanceTimeout)
+	defer cancel()
+	return m.execute(ctx, "quit", nil)
+}
+
+// end kills the process for certain, and waits until it is gone.
+func (m *machine) end(ctx context.Context) error {
+	if err := m.process.signal(unix.SIGKILL); err != nil {
+		return err
+	}
+	gone, err := m.wait(ctx, killTimeout)
+	if err == nil && !gone {
+		err = fmt.Errorf("QEMU, process %d, is not gone %v after it was killed", m.process.pid, killTimeout)
+	}
+	return err
+}
+
+func (m *machine) wait(ctx context.Context, limit time.Duration) (gone bool, err error) {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-m.process.gone:
+		return true, nil
+	case <-timer.C:
+		return false, nil
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
+}
+
+// hangUp ends the conversation.
+func (m *machine) hangUp() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.forgotten = true
+	if m.monitor != nil {
+		m.monitor.close()
+		m.monitor = nil
+	}
+}
+
+// forget lets go of the machine without touching it.
+func (m *machine) forget() {
+	m.process.release()
+	m.hangUp()
+}

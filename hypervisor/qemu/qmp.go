@@ -1,0 +1,199 @@
+package qemu
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// A line of QMP that is longer is not one that we asked for. QEMU's longest
+	// answers to what we ask are some hundred bytes.
+	maxLine = 1 << 20
+
+	// How long QEMU may take over one command at most. Its main loop answers
+	// within a millisecond, unless the host or its disks are in trouble.
+	commandTimeout = 5 * time.Second
+)
+
+// monitor is a conversation in QMP, the QEMU Machine Protocol: a JSON object a
+// line. QEMU talks to one client at a time, so that commands and events of a
+// machine share one monitor. Source: QEMU's docs/interop/qmp-spec.txt.
+type monitor struct {
+	conn    net.Conn
+	onEvent func(event) // called by the reader, must not block
+
+	// The reply that is waited for. Others come too late: their command has
+	// given up.
+	want    atomic.Uint64
+	replies chan message // has room for that one reply
+
+	command sync.Mutex // held while a command waits for its reply
+
+	done chan struct{} // closed when the conversation is over
+	err  error         // why; written before done is closed
+}
+
+// message is a line from QEMU; which fields are there tells what it is.
+type message struct {
+	Greeting json.RawMessage `json:"QMP"`
+	Return   json.RawMessage `json:"return"`
+	Error    *commandError   `json:"error"`
+	ID       uint64          `json:"id"`
+	event
+}
+
+type event struct {
+	Name string          `json:"event"`
+	Data json.RawMessage `json:"data"`
+}
+
+// commandError is QEMU's refusal of a command.
+type commandError struct {
+	Class string `json:"class"`
+	Desc  string `json:"desc"`
+}
+
+func (e *commandError) Error() string { return "QEMU refuses: " + e.Desc }
+
+func decode(line []byte) (message, error) {
+	var m message
+	if err := json.Unmarshal(line, &m); err != nil {
+		return message{}, fmt.Errorf("QEMU's monitor says %.80q: %w", line, err)
+	}
+	if m.Greeting == nil && m.Return == nil && m.Error == nil && m.Name == "" {
+		return message{}, fmt.Errorf("QEMU's monitor says %.80q: neither greeting, reply nor event", line)
+	}
+	return m, nil
+}
+
+// newMonitor waits for QEMU's greeting and begins the conversation. It owns
+// conn, also when it fails.
+func newMonitor(ctx context.Context, conn net.Conn, onEvent func(event)) (*monitor, error) {
+	m := &monitor{
+		conn:    conn,
+		onEvent: onEvent,
+		replies: make(chan message, 1),
+		done:    make(chan struct{}),
+	}
+	lines := bufio.NewScanner(conn)
+	lines.Buffer(make([]byte, 512), maxLine)
+	if err := m.greet(ctx, lines); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	go m.read(lines)
+	if err := m.execute(ctx, "qmp_capabilities", nil); err != nil {
+		m.close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// greet reads the first line.
+func (m *monitor) greet(ctx context.Context, lines *bufio.Scanner) error {
+	stop := context.AfterFunc(ctx, func() { m.conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	line, err := next(lines)
+	if ctx.Err() != nil {
+		return fmt.Errorf("waiting for QEMU's greeting: %w", context.Cause(ctx))
+	}
+	if err != nil {
+		return fmt.Errorf("waiting for QEMU's greeting: %w", err)
+	}
+	if line.Greeting == nil {
+		return errors.New("waiting for QEMU's greeting: something else came")
+	}
+	return nil
+}
+
+var errHungUp = errors.New("QEMU hung up")
+
+func next(lines *bufio.Scanner) (message, error) {
+	if lines.Scan() {
+		return decode(lines.Bytes())
+	}
+	if err := lines.Err(); err != nil {
+		return message{}, err
+	}
+	return message{}, errHungUp
+}
+
+// read hands on what QEMU says until it hangs up or talks nonsense.
+func (m *monitor) read(lines *bufio.Scanner) {
+	for {
+		line, err := next(lines)
+		if err != nil {
+			m.err = err
+			m.conn.Close()
+			close(m.done)
+			return
+		}
+		switch {
+		case line.Name != "":
+			m.onEvent(line.event)
+		case line.ID == m.want.Load():
+			select {
+			case m.replies <- line:
+			default: // said twice; the first counts
+			}
+		}
+	}
+}
+
+// execute runs a command and decodes its answer into result, unless that is
+// nil. Safe for concurrent use; commands take their turn.
+func (m *monitor) execute(ctx context.Context, name string, result any) error {
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
+	reply, err := m.roundTrip(ctx, name)
+	if err == nil && reply.Error != nil {
+		err = reply.Error
+	}
+	if err == nil && result != nil {
+		err = json.Unmarshal(reply.Return, result)
+	}
+	if err != nil {
+		return fmt.Errorf("QMP command %s: %w", name, err)
+	}
+	return nil
+}
+
+func (m *monitor) roundTrip(ctx context.Context, name string) (message, error) {
+	m.command.Lock()
+	defer m.command.Unlock()
+	id := m.want.Add(1)
+	select {
+	case <-m.replies: // of a command that gave up
+	default:
+	}
+	line, err := json.Marshal(map[string]any{"execute": name, "id": id})
+	if err != nil {
+		return message{}, err
+	}
+	deadline, _ := ctx.Deadline() // execute set one
+	m.conn.SetWriteDeadline(deadline)
+	if _, err := m.conn.Write(append(line, '\n')); err != nil {
+		return message{}, err
+	}
+	select {
+	case reply := <-m.replies:
+		return reply, nil
+	case <-m.done:
+		return message{}, m.err
+	case <-ctx.Done():
+		return message{}, context.Cause(ctx)
+	}
+}
+
+// close hangs up and waits until the reader is done.
+func (m *monitor) close() {
+	m.conn.Close()
+	<-m.done
+}
