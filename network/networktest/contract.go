@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"mallee/network"
 )
@@ -70,8 +71,12 @@ func Contract(t *testing.T, open Opener) {
 
 func closeNetwork(t testing.TB, n network.Network) {
 	t.Helper()
+	start := time.Now()
 	if err := n.Close(); err != nil {
 		t.Errorf("close: %v", err)
+	}
+	if took := time.Since(start); took > patience/5 {
+		t.Errorf("it took %s to close", took)
 	}
 }
 

@@ -112,3 +112,16 @@ func synFrame(gateway net.HardwareAddr, g *Guest, port uint16, to netip.AddrPort
 	s.SetChecksum(^s.CalculateChecksum(header.PseudoHeaderChecksum(header.TCPProtocolNumber, source, target, uint16(len(s)))))
 	return f
 }
+
+// isReset says whether a frame resets a connection of the guest's port.
+func isReset(f []byte, from netip.Addr, port uint16) bool {
+	if len(f) < header.EthernetMinimumSize || header.Ethernet(f).Type() != ipv4.ProtocolNumber {
+		return false
+	}
+	ip := header.IPv4(f[header.EthernetMinimumSize:])
+	if !ip.IsValid(len(ip)) || ip.TransportProtocol() != header.TCPProtocolNumber || ip.SourceAddress() != tcpip.AddrFrom4(from.As4()) {
+		return false
+	}
+	s := header.TCP(ip.Payload())
+	return len(s) >= header.TCPMinimumSize && s.Flags().Contains(header.TCPFlagRst) && s.DestinationPort() == port
+}

@@ -1,6 +1,7 @@
 package networktest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
 // outside is a world beyond the subnet: 198.51.100.7 is a server of the test's,
@@ -129,21 +131,20 @@ func hostRefused(t *testing.T, d Driver) {
 	world := newOutside(t)
 	n := d.open(t, World{Dial: world.dial})
 	g, _ := guest(t, n, "a", 1)
-	targets := []string{"127.0.0.1", "127.9.9.9", "0.0.0.0", "169.254.1.1", "169.254.169.250", "255.255.255.255", "240.0.0.1", "172.31.0.1", "172.31.0.77"}
-	for _, own := range hostAddrs(t) {
-		targets = append(targets, own.String())
+	targets := []netip.Addr{g.router(), netip.MustParseAddr("172.31.0.2")}
+	for _, s := range []string{"127.0.0.1", "127.9.9.9", "0.0.0.1", "169.254.1.1", "169.254.169.250", "240.0.0.1"} {
+		targets = append(targets, netip.MustParseAddr(s))
 	}
-	for _, target := range targets {
-		a := netip.MustParseAddr(target)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		if c, err := g.Dial(ctx, netip.AddrPortFrom(a, 22)); err == nil {
-			c.Close()
-			t.Errorf("connected to %s", a)
-		}
-		cancel()
-		g.Send(UDPFrame(g.resolve(g.router()), g.MAC, netip.AddrPortFrom(g.Addr(), 99), netip.AddrPortFrom(a, 22), []byte("hello")))
+	targets = append(targets, hostAddrs(t)...)
+	gateway := g.resolve(g.router())
+	for i, to := range targets {
+		g.Send(UDPFrame(gateway, g.MAC, netip.AddrPortFrom(g.Addr(), 99), netip.AddrPortFrom(to, 22), []byte("hello")))
+		port := 1000 + uint16(i)
+		g.Await(func() { g.Send(synFrame(gateway, g, port, netip.AddrPortFrom(to, 22))) }, func(f []byte) bool {
+			_, kind, _, quoted := icmpOf(f)
+			return kind == header.ICMPv4DstUnreachable && bytes.Contains(quoted, to.AsSlice()) || isReset(f, to, port)
+		})
 	}
-	g.settle()
 	if got := world.seen(); len(got) > 0 {
 		t.Errorf("dialed %q", got)
 	}
