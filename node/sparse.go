@@ -61,6 +61,19 @@ func (w *sparseWriter) blocks(p []byte) error {
 	return nil
 }
 
+// Skip leaves a hole of n bytes, for a source that knows of its own.
+func (w *sparseWriter) Skip(n int64) {
+	if len(w.buf) == 0 {
+		whole := n &^ (hole - 1)
+		w.at, n = w.at+whole, n-whole
+	}
+	for n > 0 {
+		part := min(n, hole)
+		w.Write(zeroes[:part]) // blocks of zeroes are not written, and so can't fail
+		n -= part
+	}
+}
+
 // finish writes the rest, and gives the file the size that was promised.
 func (w *sparseWriter) finish(size int64) error {
 	if _, err := w.f.WriteAt(w.buf, w.at); err != nil {
