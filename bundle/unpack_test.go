@@ -219,17 +219,22 @@ func TestWrongContents(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			m, parts := test.make()
-			image, err := unpacked(t.Context(), m, parts.open)
-			if test.want == nil && (err != nil || !bytes.Equal(image, testImage(size))) {
-				t.Errorf("%d bytes, %v", len(image), err)
-			}
-			if !errors.Is(err, test.want) {
-				t.Errorf("want %v, have %v", test.want, err)
-			}
-			if len(image) > size+bufferSize {
-				t.Errorf("%d bytes came out", len(image))
-			}
+			checkContents(t, m, parts, test.want)
 		})
+	}
+}
+
+func checkContents(t *testing.T, m *Manifest, parts store, want error) {
+	t.Helper()
+	image, err := unpacked(t.Context(), m, parts.open)
+	if want == nil && (err != nil || !bytes.Equal(image, testImage(int(m.Size)))) {
+		t.Errorf("%d bytes, %v", len(image), err)
+	}
+	if !errors.Is(err, want) {
+		t.Errorf("want %v, have %v", want, err)
+	}
+	if int64(len(image)) > m.Size {
+		t.Errorf("%d bytes came out", len(image))
 	}
 }
 
