@@ -106,5 +106,8 @@ func (t *tableInfo) digest(value any) digest {
 	return sha256.Sum256(data)
 }
 
+// shared says whether the mirror has the record; else a Tx wrote it.
+func (r *record) shared() bool { return r.asIs != digest{} }
+
 // mutated says whether somebody changed a record of the mirror.
 func (t *tableInfo) mutated(r *record) bool { return r.asIs != t.digest(r.value) }

@@ -20,7 +20,8 @@
 //	 returns ◀─ the mirror has it ◀─ watch ◀─ commit      the mirror follows, fn runs again
 //
 // So fn must be repeatable: it decides and writes through its Tx, and does
-// nothing else. A fn that changes nothing commits nothing.
+// nothing else. A fn that changes nothing commits nothing. Updates that come
+// while a commit is under way are committed together by the next (see group).
 //
 // # What is compared, and what is not
 //
@@ -59,6 +60,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 )
 
 var (
@@ -94,9 +96,9 @@ type Store struct {
 	mirror  *mirror
 	log     *slog.Logger
 
-	// turn makes room for those who were overtaken: a first attempt of Update
-	// shares it, a repeated one has it alone. It guards no field.
-	turn sync.RWMutex
+	queue atomic.Int32 // Updates that are about to take turn
+	turn  sync.Mutex   // guards open, and is held while a function runs or a commit does
+	open  *group       // what the next commit will be; nil for nothing yet
 
 	mu    sync.Mutex // guards err
 	err   error

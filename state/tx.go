@@ -1,11 +1,9 @@
 package state
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"iter"
-	"slices"
 
 	"github.com/hashicorp/go-memdb"
 )
@@ -35,10 +33,11 @@ func (v *View) scan(t *tableInfo, index string, args ...any) iter.Seq[*record] {
 // Tx is a View that takes writes and sees its own. It belongs to one run of an
 // Update's function, on one goroutine, and is of no use after.
 type Tx struct {
-	db    *memdb.Txn // a private copy of the mirror, with the writes applied; never committed
+	db    *memdb.Txn // on a private copy of the mirror
 	rev   int64
-	seen  map[place]*record // as they were before any write; nil for an absent one
+	seen  map[place]*record // as they were before any write of this Tx; nil for an absent one
 	wrote map[place][]byte  // nil for a deletion
+	bytes int               // of what was written
 	err   error             // the first failed write
 	lent  []lent            // what ranges gave out; -race only
 }
@@ -49,9 +48,8 @@ type place struct {
 	key   string
 }
 
-func (m *mirror) begin() *Tx {
-	now := m.present.Load()
-	return &Tx{db: now.db.Snapshot().Txn(true), rev: now.rev, seen: map[place]*record{}, wrote: map[place][]byte{}}
+func (g *group) begin() *Tx {
+	return &Tx{db: g.base.Txn(true), rev: g.rev, seen: map[place]*record{}, wrote: map[place][]byte{}}
 }
 
 // Revision is that of the View the Tx started from.
@@ -89,7 +87,7 @@ func (tx *Tx) put(t *tableInfo, key string, value any) {
 		tx.fail(err)
 		return
 	}
-	rec := &record{key: key, value: value}
+	rec := &record{key: key, value: value, sum: sha256.Sum256(data)}
 	if old := tx.find(t, key); old != nil {
 		rec.rev = old.rev
 	}
@@ -98,6 +96,7 @@ func (tx *Tx) put(t *tableInfo, key string, value any) {
 		return
 	}
 	tx.wrote[place{t, key}] = data
+	tx.bytes += len(data)
 }
 
 func (tx *Tx) remove(t *tableInfo, key string) {
@@ -119,32 +118,19 @@ func (tx *Tx) fail(err error) {
 	}
 }
 
-// plan is what to ask of etcd; nothing where the Tx changed nothing.
-func (tx *Tx) plan() txn {
-	var t txn
+// changed says whether the Tx would change anything.
+func (tx *Tx) changed() bool {
 	for p, data := range tx.wrote {
-		if tx.changes(p, data) {
-			t.writes = append(t.writes, write{p.table.path(p.key), data})
+		if changes(tx.seen[p], data) {
+			return true
 		}
 	}
-	if len(t.writes) == 0 {
-		return t
-	}
-	for p, rec := range tx.seen {
-		c := compare{key: p.table.path(p.key)}
-		if rec != nil {
-			c.rev = rec.rev
-		}
-		t.compares = append(t.compares, c)
-	}
-	slices.SortFunc(t.writes, func(a, b write) int { return cmp.Compare(a.key, b.key) })
-	slices.SortFunc(t.compares, func(a, b compare) int { return cmp.Compare(a.key, b.key) })
-	return t
+	return false
 }
 
-// changes says whether a write leaves anything other than what was there.
-func (tx *Tx) changes(p place, data []byte) bool {
-	old := tx.seen[p]
+// changes says whether writing data, or deleting where it is nil, leaves
+// anything other than what was there.
+func changes(old *record, data []byte) bool {
 	switch {
 	case data == nil:
 		return old != nil

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// maxAttempts bounds how often an Update runs again. From the second attempt
-// on only other processes can overtake it, so that many is a storm.
+// maxAttempts bounds how often an Update runs again. Only other processes can
+// overtake it, so that many is a storm.
 const maxAttempts = 32
 
 // Update runs fn on the present state and commits what it wrote in one
@@ -16,22 +16,23 @@ const maxAttempts = 32
 // (see the package's story for what is compared); otherwise fn runs again.
 // It returns when the mirror has the commit, so that the next View shows it.
 //
-// fn must be repeatable, must not call Update, and should be quick: others
-// that were overtaken wait for it. An error of fn is returned as it is, and
-// nothing is written. Where the error is ErrUncertain the change may have been
-// written; with any other it was not.
+// Functions of one Store run one at a time. So fn should be quick, must not
+// call Update or wait for one, and must be repeatable. An error of fn is
+// returned as it is, and nothing of that fn is written. Where the error is
+// ErrUncertain the change may have been written; with any other it was not.
 func (s *Store) Update(ctx context.Context, fn func(*Tx) error) error {
 	return s.update(ctx, nil, fn)
 }
 
 func (s *Store) update(ctx context.Context, f *fence, fn func(*Tx) error) error {
 	for attempt := range maxAttempts {
-		done, err := s.attempt(ctx, attempt > 0, f, fn)
-		if done || err != nil {
+		g, err := s.join(ctx, f, fn)
+		if g == nil {
 			return err
 		}
-		if attempt == 0 {
-			continue
+		again, err := g.verdict(ctx, err)
+		if !again {
+			return err
 		}
 		if err := pause(ctx, attempt); err != nil {
 			return fmt.Errorf("state: update, after %d attempts: %w", attempt+1, err)
@@ -40,60 +41,31 @@ func (s *Store) update(ctx context.Context, f *fence, fn func(*Tx) error) error 
 	return fmt.Errorf("state: update, after %d attempts: %w", maxAttempts, ErrConflict)
 }
 
-// attempt runs fn once and commits; false without an error asks for another.
-func (s *Store) attempt(ctx context.Context, alone bool, f *fence, fn func(*Tx) error) (done bool, err error) {
-	if alone {
-		s.turn.Lock()
-		defer s.turn.Unlock()
-	} else {
-		s.turn.RLock()
-		defer s.turn.RUnlock()
+// verdict waits until the group is committed, and says what that means for a
+// member whose function returned err.
+func (g *group) verdict(ctx context.Context, err error) (again bool, _ error) {
+	select {
+	case <-g.done:
+	case <-ctx.Done():
+		return false, fmt.Errorf("state: update: %w: %w", ErrUncertain, context.Cause(ctx))
 	}
-	if err := s.Err(); err != nil {
+	switch {
+	case g.err != nil:
+		return false, g.err
+	case g.outcome == committed:
 		return false, err
-	}
-	tx := s.mirror.begin()
-	err = fn(tx)
-	if broken := tx.check(); broken != nil {
-		panic(broken)
-	}
-	if err == nil {
-		err = tx.err
-	}
-	if err != nil {
-		return false, err
-	}
-	t := tx.plan()
-	if len(t.writes) == 0 {
-		return true, nil
-	}
-	t.fence = f
-	return s.commit(ctx, tx, t)
-}
-
-func (s *Store) commit(ctx context.Context, tx *Tx, t txn) (done bool, err error) {
-	r, err := s.backend.commit(ctx, t)
-	if err != nil {
-		return false, fmt.Errorf("state: commit %d writes: %w", len(t.writes), err)
-	}
-	switch r.outcome {
-	case overtaken:
-		// What overtook us is a later change of a record, so the mirror moves.
-		err := s.mirror.wait(ctx, s.done, tx.rev+1)
-		return false, err
-	case fencedOff:
-		return false, fmt.Errorf("state: commit %d writes: %w", len(t.writes), ErrNotLeader)
-	case overloaded:
-		return false, nil
-	}
-	if err := s.mirror.wait(ctx, s.done, r.rev); err != nil {
-		return false, fmt.Errorf("state: committed at revision %d, which the mirror has not reached: %w: %w", r.rev, ErrUncertain, err)
+	case g.outcome == fencedOff:
+		return false, fmt.Errorf("state: update: %w", ErrNotLeader)
 	}
 	return true, nil
 }
 
-// pause waits before a further attempt, longer each time, never the same.
+// pause waits before a further attempt, longer each time, never the same; the
+// first comes at once.
 func pause(ctx context.Context, attempt int) error {
+	if attempt == 0 {
+		return nil
+	}
 	longest := min(time.Millisecond<<min(attempt, 10), 500*time.Millisecond)
 	t := time.NewTimer(longest/2 + rand.N(longest/2))
 	defer t.Stop()
