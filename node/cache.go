@@ -1,7 +1,6 @@
 package node
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -53,12 +52,12 @@ func openCache(dir string, limit int64) (*cache, error) {
 // inUse names the entries that must stay; the caller has seen to it that key
 // is among them before it calls. Calls at once for one key build it once; an
 // error is everybody's who waits, and nothing is left of the attempt.
-func (c *cache) ensure(ctx context.Context, key string, inUse func() (map[string]bool, error), build func(*os.File) error) (string, error) {
+func (c *cache) ensure(key string, inUse func() (map[string]bool, error), build func(*os.File) error) (string, error) {
 	path := filepath.Join(c.dir, key)
 	if c.use(path) {
 		return path, nil
 	}
-	built := c.once.DoChan(key, func() (any, error) {
+	_, err, _ := c.once.Do(key, func() (any, error) {
 		if c.use(path) {
 			return nil, nil
 		}
@@ -67,12 +66,7 @@ func (c *cache) ensure(ctx context.Context, key string, inUse func() (map[string
 		}
 		return nil, c.evict(inUse)
 	})
-	select {
-	case r := <-built:
-		return path, r.Err
-	case <-ctx.Done():
-		return "", ctx.Err()
-	}
+	return path, err
 }
 
 // use marks the entry as used now; false where there is none.

@@ -62,7 +62,7 @@ func (n *Node) prepareHVM(ctx context.Context, i cloud.Instance, m *memo, wanted
 	if rest == 0 {
 		return nil
 	}
-	base, err := n.ensureBase(ctx, m, fmt.Sprintf("ephemeral-%d", rest), func(f *os.File) error {
+	base, err := n.ensureBase(m, fmt.Sprintf("ephemeral-%d", rest), func(f *os.File) error {
 		return image.Ephemeral(ctx, f, rest)
 	})
 	if err != nil {
@@ -79,7 +79,7 @@ func (n *Node) prepareParavirtual(ctx context.Context, i cloud.Instance, m *memo
 		return err
 	}
 	size := diskBytes(i)
-	base, err := n.ensureBase(ctx, m, fmt.Sprintf("%s-paravirtual-%d", imageKey(i.Image), size), func(f *os.File) error {
+	base, err := n.ensureBase(m, fmt.Sprintf("%s-paravirtual-%d", imageKey(i.Image), size), func(f *os.File) error {
 		return paravirtual(ctx, f, root, i.Image, size)
 	})
 	if err != nil {
@@ -115,7 +115,7 @@ func paravirtual(ctx context.Context, dst *os.File, root string, ref cloud.Image
 
 // ensureImage has the raw image in the cache.
 func (n *Node) ensureImage(ctx context.Context, ref cloud.ImageRef, m *memo) (path string, err error) {
-	return n.ensureBase(ctx, m, imageKey(ref), func(f *os.File) error {
+	return n.ensureBase(m, imageKey(ref), func(f *os.File) error {
 		out := newSparseWriter(f)
 		if err := n.Images.Unpack(ctx, ref, out, n.progress(ref)); err != nil {
 			return &ImageError{ref.ID, err}
@@ -132,14 +132,14 @@ func imageKey(ref cloud.ImageRef) string {
 
 // ensureBase has one entry in the cache, and remembers first that this machine
 // needs it, so that it is not evicted from under its disks.
-func (n *Node) ensureBase(ctx context.Context, m *memo, key string, build func(*os.File) error) (string, error) {
+func (n *Node) ensureBase(m *memo, key string, build func(*os.File) error) (string, error) {
 	if !contains(m.Bases, key) {
 		m.Bases = append(m.Bases, key)
 		if err := n.remember(*m); err != nil {
 			return "", err
 		}
 	}
-	return n.cache.ensure(ctx, key, n.basesInUse, build)
+	return n.cache.ensure(key, n.basesInUse, build)
 }
 
 func (n *Node) ensureDisk(ctx context.Context, i cloud.Instance, role, base string, size int64, wanted *hypervisor.Machine) error {

@@ -20,6 +20,9 @@ var errFault = errors.New("a simulated fault")
 // death is what the node's process dies of: it unwinds to whoever runs it.
 type death struct{ at string }
 
+// Error makes it known through those who wrap a panic to hand it on.
+func (d death) Error() string { return "the process dies " + d.at }
+
 // faults decide, at each effect, whether it fails or its process dies there.
 type faults struct {
 	rand *rand.Rand

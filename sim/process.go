@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 
@@ -12,14 +13,16 @@ import (
 func (w *World) onNode(what string, do func()) {
 	w.say("node: %s", what)
 	defer func() {
-		switch died := recover().(type) {
-		case nil:
-		case death:
-			w.say("node: dies %s", died.at)
-			w.restartNode()
-		default:
+		died := recover()
+		if died == nil {
+			return
+		}
+		var of death
+		if err, ok := died.(error); !ok || !errors.As(err, &of) {
 			panic(died)
 		}
+		w.say("node: dies %s", of.at)
+		w.restartNode()
 	}()
 	do()
 }
