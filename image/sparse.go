@@ -24,7 +24,7 @@ func copySparse(dst io.WriterAt, off int64, src io.ReaderAt, size int64) error {
 	for at := int64(0); at < size; {
 		at = min(nextData(src, at), size)
 		n := min(size-at, copyBuffer)
-		if _, err := src.ReadAt(buf[:n], at); err != nil && !(err == io.EOF && at+n == size) {
+		if got, err := src.ReadAt(buf[:n], at); int64(got) < n {
 			return fmt.Errorf("reading %d bytes at %d: %w", n, at, err)
 		}
 		if err := writeBlocks(dst, off+at, buf[:n]); err != nil {
