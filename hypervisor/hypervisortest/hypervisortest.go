@@ -215,8 +215,7 @@ func startTwice(t *testing.T, b *bench) {
 	if err := b.Start(t.Context(), m); err == nil {
 		t.Errorf("the second Start succeeds")
 	}
-	other := b.another()
-	if err := other.Start(t.Context(), m); err == nil {
+	if err := b.another().Start(t.Context(), m); err == nil {
 		t.Errorf("the second Start by another program succeeds")
 	}
 	b.want(m.Dir, hypervisor.Running)
@@ -288,9 +287,11 @@ func powersOff(t *testing.T, b *bench) {
 		t.Fatalf("no poke within %v of a guest that powers off", patience)
 	}
 	b.becomes(m.Dir, hypervisor.Exited)
-	b.another().want(m.Dir, hypervisor.Exited)
-	b.must("Kill", b.Kill(t.Context(), m.Dir))
-	b.want(m.Dir, hypervisor.Absent)
+	b.must("Close", b.Close())
+	next := b.another()
+	next.want(m.Dir, hypervisor.Exited)
+	next.must("Kill", next.Kill(t.Context(), m.Dir))
+	next.want(m.Dir, hypervisor.Absent)
 }
 
 func exitedReset(t *testing.T, b *bench) {

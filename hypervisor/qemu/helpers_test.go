@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"log/slog"
 	"os/exec"
 	"testing"
 )
@@ -11,3 +12,6 @@ func needsQEMU(t testing.TB) {
 		t.Skipf("%s is not installed (apt-get install qemu-system-x86)", defaultBinary)
 	}
 }
+
+// discard is a log that nobody reads.
+var discard = slog.New(slog.DiscardHandler)
