@@ -8,7 +8,6 @@ import (
 	"github.com/gofiber/fiber/v3"
 	"github.com/versity/versitygw/backend/posix"
 	"github.com/versity/versitygw/s3api/controllers"
-	"github.com/versity/versitygw/s3api/utils"
 	"github.com/versity/versitygw/s3err"
 )
 
@@ -59,24 +58,29 @@ func keyOf(path string) (string, error) {
 	return key, nil
 }
 
-// checkKey refuses a key that can't be a file's name below its bucket's folder.
+// checkKey refuses a key that can't be a file's name below its bucket's folder,
+// or would be another key's name there.
 func checkKey(key string) error {
-	if key != "" && !utils.IsObjectNameValid(key) {
-		return s3err.GetAPIError(s3err.ErrBadRequest)
+	if key == "" {
+		return nil
 	}
 	if len(key) > longestKey {
 		return s3err.GetKeyTooLongErr(int64(len(key)), longestKey)
 	}
-	if strings.ContainsRune(key, 0) {
+	if strings.ContainsRune(key, 0) || strings.Trim(key, "/") == "" {
 		return s3err.GetAPIError(s3err.ErrBadRequest)
 	}
-	for i, part := range strings.Split(key, "/") {
+	for part := range strings.SplitSeq(key, "/") {
 		if len(part) > longestName {
 			return s3err.GetKeyTooLongErr(int64(len(part)), longestName)
 		}
-		if i == 0 && part == posix.MetaTmpDir {
+		if part == "." || part == ".." {
 			return s3err.GetAPIError(s3err.ErrBadRequest)
 		}
+	}
+	first, _, _ := strings.Cut(strings.TrimLeft(key, "/"), "/")
+	if first == posix.MetaTmpDir {
+		return s3err.GetAPIError(s3err.ErrBadRequest)
 	}
 	return nil
 }

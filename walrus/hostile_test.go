@@ -36,6 +36,8 @@ func TestHostileRequests(t *testing.T) {
 		{"PUT", "/bucket/%2e%2e/%2e%2e/etc", "x", 400},
 		{"GET", "/bucket/%2e%2e/bucket/file", "", 400},
 		{"PUT", "/bucket/.sgwtmp/x", "x", 400},
+		{"PUT", "/bucket//.sgwtmp/x", "x", 400},
+		{"PUT", "/bucket/a/./b", "x", 400},
 		{"DELETE", "/bucket/.sgwtmp/multipart", "", 400},
 		{"PUT", "/bucket/file/below", "x", 409},
 		{"GET", "/bucket/file/below", "", 404},

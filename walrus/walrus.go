@@ -19,7 +19,6 @@ import (
 	"github.com/valyala/fasthttp"
 	"github.com/versity/versitygw/s3api"
 	"github.com/versity/versitygw/s3api/middlewares"
-	"golang.org/x/sys/unix"
 )
 
 // Options say where the object store is and whom it believes.
@@ -93,8 +92,7 @@ func Open(o Options) (_ *Walrus, err error) {
 	return w, nil
 }
 
-// prepare makes the folder ready and opens the store on it. What is in the
-// folder then is durable, so that later only changes need forcing.
+// prepare makes the folder ready and opens the store on it.
 func prepare(dir string, log *slog.Logger) (*store, error) {
 	root, err := filepath.Abs(dir)
 	if err != nil {
@@ -108,14 +106,6 @@ func prepare(dir string, log *slog.Logger) (*store, error) {
 	}
 	if err := sweep(root); err != nil {
 		return nil, err
-	}
-	f, err := os.Open(root)
-	if err != nil {
-		return nil, fmt.Errorf("open the object store's folder: %w", err)
-	}
-	defer f.Close()
-	if err := unix.Syncfs(int(f.Fd())); err != nil {
-		return nil, fmt.Errorf("sync the object store's file system: %w", err)
 	}
 	return openStore(root, log)
 }
