@@ -7,8 +7,9 @@ import (
 	"strings"
 )
 
-// Region is the name of the only region of a cloud.
-const Region = "mallee"
+// Region is the name of the only region of a cloud. Its zones add a letter, which
+// clients cut off to get from one to the other.
+const Region = "mallee-1"
 
 // WriteEucarc writes what a shell sources to use the cloud at endpoint
 // (http://127.0.0.1:8773), mode 0600, under the names that Eucalyptus's tools

@@ -74,9 +74,7 @@ func up(cmd *cobra.Command) error {
 func (h *house) serve(ctx context.Context, listener net.Listener) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	var parts group
-	parts.run(func() { h.controller.Run(ctx) })
-	parts.run(func() { h.node.Run(ctx) })
+	h.run(ctx)
 	server := &http.Server{
 		Handler:           h.front,
 		ReadHeaderTimeout: 10 * time.Second,
@@ -96,7 +94,5 @@ func (h *house) serve(ctx context.Context, listener net.Listener) error {
 	stop()
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
 	defer cancel()
-	err = errors.Join(err, server.Shutdown(end))
-	parts.wait()
-	return err
+	return errors.Join(err, server.Shutdown(end))
 }

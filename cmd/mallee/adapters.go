@@ -1,0 +1,57 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+
+	"mallee/cloud"
+	"mallee/ec2"
+	"mallee/iam"
+	"mallee/metadata"
+	"mallee/node"
+	"mallee/state"
+	"mallee/walrus"
+)
+
+// keyring puts iam in charge of who may use Walrus.
+type keyring struct{ iam *iam.IAM }
+
+func (k keyring) Lookup(accessKey string) (walrus.Account, bool) {
+	p, secret, ok := k.iam.Principal(accessKey)
+	return walrus.Account{ID: string(p.Account), Secret: secret, Admin: p.System}, ok
+}
+
+func (k keyring) Exists(account string) bool {
+	_, _, ok := state.Accounts.Get(k.iam.Store.View(), cloud.AccountID(account))
+	return ok
+}
+
+// objects is what EC2 reads of Walrus, with the rights of who asks.
+type objects struct{ *walrus.Walrus }
+
+func (o objects) ReadObject(ctx context.Context, p iam.Principal, bucket, key string, limit int64) ([]byte, error) {
+	if may, err := o.Readable(ctx, string(p.Account), bucket, key); err != nil {
+		return nil, err
+	} else if !may && !p.System {
+		return nil, fmt.Errorf("read %s/%s: %w", bucket, key, fs.ErrPermission)
+	}
+	body, size, err := o.Open(ctx, bucket, key)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	if size > limit {
+		return nil, fmt.Errorf("read %s/%s: %w: %d bytes", bucket, key, ec2.ErrObjectTooLarge, size)
+	}
+	return io.ReadAll(io.LimitReader(body, limit))
+}
+
+// guests tell the metadata service who asks, by the port the question came from.
+type guests struct{ node **node.Node }
+
+func (g guests) lookup(_ context.Context, port string) (metadata.Instance, bool) {
+	i, ok := (*g.node).Assigned(cloud.InstanceID(port))
+	return metadata.Instance{Instance: i, Region: iam.Region, Subnet: subnet}, ok
+}

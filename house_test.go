@@ -1,0 +1,119 @@
+// Package mallee_test holds the house to its plan: who may import whom.
+package mallee_test
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// doors lists, for each room, the rooms that it may enter. A room that is not
+// listed fails the test, and so does one that reaches past its door. Tests may
+// look anywhere: what they hold against each other is their own affair.
+var doors = map[string]string{
+	"cmd/mallee": "block/file bundle cloud controller ec2 euca front hypervisor/qemu iam metadata network/user node state walrus",
+
+	"front":      "ec2 iam walrus wire wire/sigv4",
+	"ec2":        "bundle cloud iam link state wire",
+	"iam":        "cloud state wire",
+	"walrus":     "",
+	"controller": "cloud link state",
+	"node":       "block cloud hypervisor image link network",
+	"euca":       "bundle cloud hypervisor hypervisor/qemu image wire/sigv4",
+
+	"state":    "cloud",
+	"link":     "cloud",
+	"metadata": "cloud network",
+	"bundle":   "cloud",
+	"image":    "cloud",
+
+	"hypervisor":      "block network",
+	"hypervisor/qemu": "block hypervisor network",
+	"hypervisor/fake": "block hypervisor network",
+	"block":           "",
+	"block/file":      "block",
+	"block/fake":      "block",
+	"network":         "",
+	"network/user":    "network",
+	"network/fake":    "network",
+	"blob":            "",
+	"blob/dir":        "blob",
+	"blob/mem":        "blob",
+
+	"wire":       "",
+	"wire/sigv4": "wire",
+	"cloud":      "",
+
+	"sim": "block block/fake cloud controller ec2 hypervisor hypervisor/fake iam link network network/fake node state wire",
+}
+
+// suites are the seams' conformance suites, which are packages that tests import.
+func suite(room string) bool { return strings.HasSuffix(room, "test") }
+
+func TestDoors(t *testing.T) {
+	const module = "mallee/"
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (path == "test" || path != "." && strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata") {
+			return filepath.SkipDir
+		}
+		room := filepath.ToSlash(filepath.Dir(path))
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || suite(room) {
+			return nil
+		}
+		may, listed := doors[room]
+		if !listed {
+			t.Errorf("%s: the room %s has no door in the plan", path, room)
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		for _, i := range file.Imports {
+			name, err := strconv.Unquote(i.Path.Value)
+			if err != nil {
+				return err
+			}
+			into, ours := strings.CutPrefix(name, module)
+			if ours && !slices.Contains(strings.Fields(may), into) {
+				t.Errorf("%s: the room %s may not enter %s", path, room, into)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCloudIsPure keeps I/O out of the nouns: they import the standard library
+// only, and nothing of it that touches the world.
+func TestCloudIsPure(t *testing.T) {
+	files, err := filepath.Glob("cloud/*.go")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no files in cloud", err)
+	}
+	for _, path := range files {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range file.Imports {
+			name := strings.Trim(i.Path.Value, `"`)
+			if strings.Contains(name, ".") || strings.HasPrefix(name, "mallee/") || slices.Contains([]string{"os", "net", "net/http", "os/exec"}, name) {
+				t.Errorf("%s imports %s", path, name)
+			}
+		}
+	}
+}
