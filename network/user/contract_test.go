@@ -27,13 +27,7 @@ func TestFrames(t *testing.T) {
 			return open(t, Options{Metadata: w.Metadata, Resolvers: w.Resolvers, Dial: w.Dial})
 		},
 		Reach: func(n network.Network, id string, port uint16) netip.AddrPort {
-			for _, e := range n.(*User).Endpoints(id) {
-				if e.Port == port {
-					return e.Listen
-				}
-			}
-			t.Fatalf("port %d of %s is not published", port, id)
-			return netip.AddrPort{}
+			return endpoint(t, n.(*User), id, port)
 		},
 	})
 }
