@@ -1,0 +1,127 @@
+// Package metadata is 169.254.169.254 as a guest sees it: what an instance can
+// learn about itself, without credentials, because its network says who asks.
+//
+//	PUT /latest/api/token                    a token (IMDSv2)
+//	GET /VERSION/meta-data/…                 the tree of tree.go
+//	GET /VERSION/user-data                   as it was given to RunInstances
+//	GET /VERSION/dynamic/instance-identity/document
+//
+// A path that names a folder lists it, one name a line, folders with a slash
+// at their end; every name that is listed answers, which crawlers such as
+// cloud-init rely on.
+//
+// A token is stateless: when it expires, and a MAC over that and the instance.
+// So it is good on one instance only, and survives a restart of this program.
+// An instance may ask without one unless its TokensRequired is set.
+//
+// What can go wrong: nothing here writes, and an unknown path is 404. Whoever
+// is no port of the switch is nobody, and finds nothing.
+//
+// Sources: AWS, "Instance metadata and user data"; Eucalyptus 4.4.
+package metadata
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"mallee/cloud"
+	"mallee/network"
+)
+
+// Instance is what there is to tell.
+type Instance struct {
+	cloud.Instance
+	Region         string
+	Subnet         netip.Prefix // that the instance's private address is of
+	TokensRequired bool         // refuse who comes without a token
+}
+
+// Options of the service. All are required.
+type Options struct {
+	// Lookup finds the instance of a port (network.Port.ID).
+	Lookup func(ctx context.Context, port string) (Instance, bool)
+	Now    func() time.Time
+	Secret []byte // 32 bytes that tokens are made with
+}
+
+// versions are AWS's, oldest first, and latest.
+var versions = []string{
+	"1.0", "2007-01-19", "2007-03-01", "2007-08-29", "2007-10-10", "2007-12-15", "2008-02-01", "2008-09-01", "2009-04-04",
+	"2011-01-01", "2011-05-01", "2012-01-12", "2014-02-25", "2014-11-05", "2015-10-20", "2016-04-19", "2016-06-30",
+	"2016-09-02", "2018-03-28", "2018-08-17", "2018-09-24", "2019-10-01", "2020-10-27", "2021-01-03", "2021-03-23", "latest",
+}
+
+// Handler answers guests.
+func Handler(o Options) http.Handler { return &service{o} }
+
+type service struct{ Options }
+
+func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Server", "EC2ws")
+	port, known := network.Caller(r.Context())
+	if !known {
+		notFound(w)
+		return
+	}
+	i, known := s.Lookup(r.Context(), port)
+	switch {
+	case !known:
+		notFound(w)
+	case strings.Trim(r.URL.Path, "/") == tokenPath:
+		s.giveToken(w, r, i)
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		refuse(w, http.StatusMethodNotAllowed)
+	case !s.admitted(r, i):
+		refuse(w, http.StatusUnauthorized)
+	default:
+		answer(w, i, r.URL.Path)
+	}
+}
+
+// answer with the leaf or the listing at path.
+func answer(w http.ResponseWriter, i Instance, path string) {
+	parts := strings.FieldsFunc(path, func(c rune) bool { return c == '/' })
+	if len(parts) == 0 {
+		text(w, strings.Join(versions, "\n"))
+		return
+	}
+	if !slices.Contains(versions, parts[0]) {
+		notFound(w)
+		return
+	}
+	found, ok := root(i).find(parts[1:])
+	switch v := found.(type) {
+	case []byte:
+		w.Header().Set("Content-Type", "application/octet-stream")
+		w.Write(v)
+	case string:
+		text(w, v)
+	case folder:
+		text(w, strings.Join(v.list(), "\n"))
+	default:
+		if !ok {
+			notFound(w)
+		}
+	}
+}
+
+func text(w http.ResponseWriter, s string) {
+	w.Header().Set("Content-Type", "text/plain")
+	io.WriteString(w, s)
+}
+
+func notFound(w http.ResponseWriter) { refuse(w, http.StatusNotFound) }
+
+// refuse in EC2's form, a page of XHTML that no program reads.
+func refuse(w http.ResponseWriter, status int) {
+	w.Header().Set("Content-Type", "text/html")
+	w.WriteHeader(status)
+	title := http.StatusText(status)
+	io.WriteString(w, `<?xml version="1.0" encoding="iso-8859-1"?><html xmlns="http://www.w3.org/1999/xhtml" xml:lang="en" lang="en"><head><title>`+
+		title+`</title></head><body><h1>`+title+`</h1></body></html>`)
+}
