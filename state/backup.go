@@ -33,7 +33,7 @@ func Restore(ctx context.Context, dir string, r io.Reader, log *slog.Logger) err
 	if err != nil {
 		return fmt.Errorf("state: restore: %w", err)
 	}
-	if err := restoreFile(dir, file, log); err != nil {
+	if err := restoreFile(ctx, dir, file, log); err != nil {
 		return errors.Join(fmt.Errorf("state: restore to %s: %w", etcdDir(dir), err), os.Remove(file))
 	}
 	return os.Remove(file)
@@ -54,7 +54,7 @@ func spool(ctx context.Context, dir string, r io.Reader) (string, error) {
 
 // restoreFile makes the store in a folder of its own and moves it into place,
 // so that a restore that was cut short leaves no store.
-func restoreFile(dir, file string, log *slog.Logger) error {
+func restoreFile(ctx context.Context, dir, file string, log *slog.Logger) error {
 	if entries, err := os.ReadDir(etcdDir(dir)); len(entries) > 0 {
 		return errors.Join(errors.New("there is a store already: move it away first"), err)
 	}
@@ -62,23 +62,49 @@ func restoreFile(dir, file string, log *slog.Logger) error {
 	if err := os.RemoveAll(part); err != nil {
 		return err
 	}
-	err := snapshot.NewV3(zapTo(log)).Restore(snapshot.RestoreConfig{
+	err := makeStore(part, file, log)
+	if err == nil {
+		err = renewAssignments(ctx, part, log)
+	}
+	if err == nil {
+		err = os.RemoveAll(etcdDir(dir)) // empty, if there
+	}
+	if err == nil {
+		err = os.Rename(etcdDir(part), etcdDir(dir))
+	}
+	return errors.Join(err, os.RemoveAll(part))
+}
+
+func makeStore(dir, file string, log *slog.Logger) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	return snapshot.NewV3(zapTo(log)).Restore(snapshot.RestoreConfig{
 		SnapshotPath:        file,
 		Name:                memberName,
-		OutputDataDir:       part,
+		OutputDataDir:       etcdDir(dir),
 		PeerURLs:            []string{memberPeer},
 		InitialCluster:      memberName + "=" + memberPeer,
 		InitialClusterToken: memberName,
 		RevisionBump:        revisionsAhead,
 		MarkCompacted:       true,
 	})
+}
+
+// renewAssignments writes all nodes' records: they were restored with their
+// old revisions, and the nodes would ignore assignments of that generation.
+func renewAssignments(ctx context.Context, dir string, log *slog.Logger) error {
+	s, err := Open(ctx, Options{Dir: dir, Logger: log})
 	if err != nil {
-		return errors.Join(err, os.RemoveAll(part))
-	}
-	if err := os.RemoveAll(etcdDir(dir)); err != nil {
 		return err
 	}
-	return os.Rename(part, etcdDir(dir))
+	err = s.Update(ctx, func(tx *Tx) error {
+		for n := range Nodes.All(tx) {
+			poke(tx, n.ID)
+		}
+		return nil
+	})
+	return errors.Join(err, s.Close())
 }
 
 // readerOf is r until ctx ends.

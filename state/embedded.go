@@ -14,6 +14,7 @@ import (
 
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.etcd.io/etcd/server/v3/storage/wal"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,6 +34,10 @@ const (
 	// keepRevisions is how much history is kept for a watch that lags.
 	keepRevisions = "1000"
 )
+
+// A log's file takes its full size on the disk from the start, and there are
+// at least two: 64 MiB each, etcd's own choice, is much for a small cloud.
+func init() { wal.SegmentSizeBytes = 16 << 20 }
 
 // etcdDir is the embedded etcd's folder under Options.Dir.
 func etcdDir(dir string) string { return filepath.Join(dir, "etcd") }
@@ -81,6 +86,8 @@ func embedConfig(o Options) *embed.Config {
 	c.AutoCompactionMode = embed.CompactorModeRevision
 	c.AutoCompactionRetention = keepRevisions
 	c.QuotaBackendBytes = quotaBytes
+	// What else is kept is for members that lag, of which there are none.
+	c.SnapshotCount, c.SnapshotCatchUpEntries = 2000, 100
 	c.BootstrapDefragThresholdMegabytes = 256
 	c.MaxTxnOps = maxTxnOps
 	c.MaxRequestBytes = maxRequestBytes

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
+
+	"mallee/cloud"
 )
 
 func TestReopen(t *testing.T) {
@@ -107,12 +109,12 @@ func TestEmbeddedListensNowhere(t *testing.T) {
 func TestBackupAndRestore(t *testing.T) {
 	s := openDir(t, t.TempDir())
 	update(t, s, func(tx *Tx) { widgets.Put(tx, widget{ID: "a", Owner: "x"}); widgets.Put(tx, widget{ID: "b"}) })
-	update(t, s, func(tx *Tx) { widgets.Delete(tx, "b") })
+	update(t, s, func(tx *Tx) { widgets.Delete(tx, "b"); Nodes.Put(tx, cloud.Node{ID: "node"}) })
 	var backup bytes.Buffer
 	if err := s.Backup(within(t), &backup); err != nil {
 		t.Fatal(err)
 	}
-	update(t, s, func(tx *Tx) { widgets.Put(tx, widget{ID: "after"}) })
+	update(t, s, func(tx *Tx) { widgets.Put(tx, widget{ID: "after"}); Nodes.Put(tx, cloud.Node{ID: "node", Wishes: 5}) })
 	rev := s.View().Revision()
 
 	dir := filepath.Join(t.TempDir(), "restored")
@@ -125,6 +127,9 @@ func TestBackupAndRestore(t *testing.T) {
 	update(t, r, func(tx *Tx) { widgets.Put(tx, widget{ID: "c"}) })
 	if _, got, _ := widgets.Get(r.View(), "c"); got <= rev {
 		t.Fatalf("a new record has revision %d; nodes may have seen %d", got, rev)
+	}
+	if _, got, ok := Nodes.Get(r.View(), "node"); !ok || got <= rev {
+		t.Fatalf("the node's assignment has generation %d; the node may have %d", got, rev)
 	}
 	closeStore(t, r)
 	same(t, "reopened", ids(openDir(t, dir).View()), "a", "c")
