@@ -85,9 +85,12 @@ func newED25519(random io.Reader) (*freshKey, error) {
 }
 
 // parsePublicKey reads a key that a user brings: OpenSSH's line, PEM, RFC 4716,
-// or DER, which may be in base64 once more.
+// or DER, any of which may be in base64 once more.
 func parsePublicKey(material []byte) (publicKey, error) {
 	text := bytes.TrimSpace(material)
+	if plain, err := base64.StdEncoding.DecodeString(string(text)); err == nil {
+		text = plain
+	}
 	key, err := sshKey(text)
 	if err != nil {
 		return publicKey{}, err
@@ -117,9 +120,6 @@ func sshKey(text []byte) (ssh.PublicKey, error) {
 			return nil, errors.New("it holds more than one key")
 		}
 		return key, err
-	}
-	if der, err := base64.StdEncoding.DecodeString(string(text)); err == nil {
-		return parseDER(der)
 	}
 	return parseDER(text)
 }

@@ -1,0 +1,79 @@
+package ec2
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestTags(t *testing.T) {
+	c := ready(t)
+	id := c.run(c.user)[0]
+	key := get[createKeyPairReply](c, c.user, "CreateKeyPair", "KeyName=mine", "KeyType=ed25519").KeyPairID
+	group := get[describeGroupsReply](c, c.user, "DescribeSecurityGroups").Groups[0].ID
+	get[reply](c, c.user, "CreateTags", "ResourceId.1="+strings.ToUpper(id[:1])+id[1:], "ResourceId.2="+key, "ResourceId.3="+privateImage, "ResourceId.4="+group,
+		"Tag.1.Key=owner", "Tag.1.Value=me", "Tag.2.Key=empty")
+	if n := len(get[describeTagsReply](c, c.user, "DescribeTags").Tags); n != 8 {
+		t.Errorf("%d tags on four resources", n)
+	}
+	if n := len(get[describeTagsReply](c, c.admin, "DescribeTags").Tags); n != 0 {
+		t.Errorf("another account sees %d tags", n)
+	}
+	byType := get[describeTagsReply](c, c.user, "DescribeTags", asked("resource-type=image", "key=own*")...).Tags
+	if !slices.Equal(byType, []tagDescription{{privateImage, "image", tag{"owner", "me"}}}) {
+		t.Errorf("chosen by filters: %v", byType)
+	}
+	get[reply](c, c.user, "CreateTags", "ResourceId.1="+id, "Tag.1.Key=owner", "Tag.1.Value=you")
+	get[reply](c, c.user, "DeleteTags", "ResourceId.1="+id, "Tag.1.Key=owner", "Tag.1.Value=me") // not this value
+	get[reply](c, c.user, "DeleteTags", "ResourceId.1="+id, "Tag.1.Key=empty", "Tag.1.Value=")
+	left := get[describeInstancesReply](c, c.user, "DescribeInstances").Reservations[0].Instances[0].Tags
+	if !slices.Equal(left, []tag{{"owner", "you"}}) {
+		t.Errorf("left on the instance: %v", left)
+	}
+	get[reply](c, c.user, "DeleteTags", "ResourceId.1="+id)
+	get[reply](c, c.user, "DeleteTags", "ResourceId.1="+id)
+	if n := len(get[describeTagsReply](c, c.user, "DescribeTags", asked("resource-id="+id)...).Tags); n != 0 {
+		t.Errorf("%d tags left", n)
+	}
+}
+
+func TestTagLimits(t *testing.T) {
+	c := ready(t)
+	id := c.run(c.user)[0]
+	many := func(first, n int) []string {
+		parameters := []string{"ResourceId.1=" + id}
+		for i := range n {
+			parameters = append(parameters, fmt.Sprintf("Tag.%d.Key=k%d", i+1, first+i), fmt.Sprintf("Tag.%d.Value=v", i+1))
+		}
+		return parameters
+	}
+	get[reply](c, c.user, "CreateTags", many(0, 30)...)
+	get[reply](c, c.user, "CreateTags", many(10, 40)...) // 50 in all
+	if r := c.refused(c.user, "CreateTags", many(49, 2)...); r.Code != "TagLimitExceeded" || !strings.Contains(r.Message, id) {
+		t.Errorf("the 51st tag: %+v", r)
+	}
+	for name, tag := range map[string][]string{
+		"Tag.N.Key":   {"Tag.1.Key=" + strings.Repeat("k", 128)},
+		"Tag.N.Value": {"Tag.1.Key=k", "Tag.1.Value=" + strings.Repeat("v", 256)},
+		"aws:":        {"Tag.1.Key=AWS:mine"},
+		"euca:":       {"Tag.1.Key=euca:node"},
+		"not empty":   {"Tag.1.Key=", "Tag.1.Value=v"},
+		"Control":     {"Tag.1.Key=a\x00b"},
+		"twice":       {"Tag.1.Key=k0", "Tag.1.Value=1", "Tag.2.Key=k0", "Tag.2.Value=2"},
+	} {
+		r := c.refused(c.user, "CreateTags", append(tag, "ResourceId.1="+id)...)
+		if r.Code != "InvalidParameterValue" || !strings.Contains(r.Message, name) {
+			t.Errorf("%.40v: %+v", tag, r)
+		}
+		specification := []string{"ImageId=" + hvmImage, "TagSpecification.1.ResourceType=instance"}
+		for _, p := range tag {
+			specification = append(specification, "TagSpecification.1."+p)
+		}
+		if r := c.refused(c.user, "RunInstances", specification...); r.Code != "InvalidParameterValue" || !strings.Contains(r.Message, name) {
+			t.Errorf("at launch, %.40v: %+v", tag, r)
+		}
+	}
+	get[reply](c, c.user, "DeleteTags", "ResourceId.1="+id)
+	get[reply](c, c.user, "CreateTags", "ResourceId.1="+id, "Tag.1.Key="+strings.Repeat("日", 127), "Tag.1.Value="+strings.Repeat("本", 255))
+}
