@@ -78,7 +78,7 @@ func serviceOf(r *http.Request) string {
 	if walrus.Owns(r.URL.Path) {
 		return serviceS3
 	}
-	if service := walrus.Service(r.Header.Get("Authorization"), r.URL.RawQuery); service != "" {
+	if service := sigv4.ServiceOf(r); service != "" {
 		return service
 	}
 	if path == "" && (r.URL.Query().Has("Action") || isForm(r)) {
