@@ -18,23 +18,6 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 )
 
-func TestService(t *testing.T) {
-	for _, c := range []struct{ authorization, query, want string }{
-		{"AWS4-HMAC-SHA256 Credential=AKI/20261122/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=00", "", "s3"},
-		{"AWS4-HMAC-SHA256 Credential=AKI/20261122/eucalyptus/ec2/aws4_request,SignedHeaders=host,Signature=00", "", "ec2"},
-		{"AWS4-HMAC-SHA256 SignedHeaders=host,Credential=A/K/I/20261122/r/iam/aws4_request", "", "iam"},
-		{"", "X-Amz-Credential=AKI%2F20261122%2Fus-east-1%2Fs3%2Faws4_request&X-Amz-Date=x", "s3"},
-		{"", "X-Amz-Credential=%zz", ""},
-		{"AWS AKI:signature", "", ""},
-		{"AWS4-HMAC-SHA256 Credential=AKI/s3", "", ""},
-		{"", "Action=DescribeInstances", ""},
-	} {
-		if got := Service(c.authorization, c.query); got != c.want {
-			t.Errorf("Service(%q, %q) = %q, want %q", c.authorization, c.query, got, c.want)
-		}
-	}
-}
-
 func TestOwns(t *testing.T) {
 	for path, want := range map[string]bool{
 		"/services/objectstorage": true, "/services/objectstorage/": true, "/services/objectstorage/b/k": true,

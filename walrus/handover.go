@@ -6,9 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"sync"
-	"time"
 )
 
 // handover is a listener whose connections are those that a front's
@@ -103,94 +101,5 @@ func (c *replay) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-// How long a client may take. A request's head must be there within headTime; a
-// body may take bodyTime and what slowestBody needs for its length; and neither
-// direction may stand still for longer than stallTime.
-const (
-	headTime    = 30 * time.Second
-	bodyTime    = time.Minute
-	slowestBody = 32 << 10 // bytes a second
-	stallTime   = time.Minute
-	idleTime    = 2 * time.Minute
-)
-
-// patient bounds how long a connection stands still: each read and write has
-// its own deadline, within the one that the server sets.
-type patient struct {
-	net.Conn
-	deadline time.Time // for reading, as the server set it; used by its goroutine only
-}
-
-// SetReadDeadline keeps the server's deadline for the reads to come.
-func (c *patient) SetReadDeadline(t time.Time) error {
-	c.deadline = t
-	return c.Conn.SetReadDeadline(t)
-}
-
-// Read reads within stallTime and the server's deadline.
-func (c *patient) Read(p []byte) (int, error) {
-	limit := time.Now().Add(stallTime)
-	if c.deadline.IsZero() || limit.Before(c.deadline) {
-		if err := c.Conn.SetReadDeadline(limit); err != nil {
-			return 0, err
-		}
-	}
-	return c.Conn.Read(p)
-}
-
-// Write writes within stallTime.
-func (c *patient) Write(p []byte) (int, error) {
-	if err := c.Conn.SetWriteDeadline(time.Now().Add(stallTime)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Write(p)
-}
-
-// ReadFrom sends a file by the kernel, a piece within each stallTime.
-func (c *patient) ReadFrom(r io.Reader) (int64, error) {
-	const piece = 4 << 20
-	source, limit := r, int64(-1)
-	if l, ok := r.(*io.LimitedReader); ok {
-		source, limit = l.R, l.N
-		defer func() { l.N = limit }()
-	}
-	if _, ok := source.(*os.File); !ok {
-		n, err := io.Copy(struct{ io.Writer }{c}, io.LimitReader(source, limitOr(limit)))
-		limit -= n
-		return n, err
-	}
-	var total int64
-	for limit != 0 {
-		if err := c.Conn.SetWriteDeadline(time.Now().Add(stallTime)); err != nil {
-			return total, err
-		}
-		n, err := io.Copy(c.Conn, io.LimitReader(source, min(piece, limitOr(limit))))
-		total += n
-		if limit > 0 {
-			limit -= n
-		}
-		if n == 0 || err != nil {
-			return total, err
-		}
-	}
-	return total, nil
-}
-
-func limitOr(limit int64) int64 {
-	if limit < 0 {
-		return 1<<63 - 1
-	}
-	return limit
-}
-
-// patience makes a listener's connections patient.
-type patience struct{ net.Listener }
-
-// Accept waits for the next connection.
-func (l patience) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return &patient{Conn: c}, nil
-}
+// ReadFrom lets the connection below take a file's bytes in the kernel.
+func (c *replay) ReadFrom(r io.Reader) (int64, error) { return io.Copy(c.Conn, r) }

@@ -17,6 +17,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go"
+
+	"mallee/wire/sigv4"
 )
 
 // keyring is an Identity in memory.
@@ -118,7 +120,7 @@ func (c *cloud) stop() {
 type front struct{ walrus http.Handler }
 
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	service := Service(r.Header.Get("Authorization"), r.URL.RawQuery)
+	service := sigv4.ServiceOf(r)
 	if service == "s3" || Owns(r.URL.Path) || service == "" && r.URL.Path != "/healthz" {
 		f.walrus.ServeHTTP(w, r)
 		return
