@@ -18,6 +18,9 @@ import (
 // parallel and come out the same on any number of cores; at this size that costs a thousandth in space.
 const chunkSize = 1 << 20
 
+// maxWorkers bounds memory on machines of many cores, 4 MiB a worker; as many keep one encrypting goroutine busy.
+const maxWorkers = 8
+
 // gzipHeader: deflate, no name, no time, fastest, unknown system.
 var gzipHeader = []byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 0xff}
 
@@ -56,7 +59,9 @@ func newDeflater(in io.Reader, sum hash.Hash, workers int) *deflater {
 		zeros: sync.OnceValue(compressedZeros),
 	}
 	for range chunks {
-		d.free <- &chunk{in: make([]byte, chunkSize), done: make(chan struct{}, 1)}
+		c := &chunk{in: make([]byte, chunkSize), done: make(chan struct{}, 1)}
+		c.out.Grow(chunkSize + chunkSize/256) // what can't be compressed grows by less
+		d.free <- c
 	}
 	return d
 }

@@ -3,13 +3,21 @@ package bundle
 import (
 	"context"
 	"io"
+	"math/rand/v2"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
 )
 
 // stretch is an image of any size: noise for its first half, then zeros, as the one and the other fill memory differently.
 type stretch struct{ at, size int64 }
+
+var noise = sync.OnceValue(func() []byte {
+	p := make([]byte, chunkSize)
+	_, _ = rand.NewChaCha8([32]byte{2}).Read(p)
+	return p
+})
 
 func (s *stretch) Read(p []byte) (int, error) {
 	if s.at == s.size {
@@ -18,9 +26,7 @@ func (s *stretch) Read(p []byte) (int, error) {
 	p = p[:min(int64(len(p)), s.size-s.at)]
 	clear(p)
 	if s.at < s.size/2 {
-		for i := range p {
-			p[i] = byte((uint64(s.at) + uint64(i)) * 0x9e3779b97f4a7c15 >> 56)
-		}
+		copy(p, noise())
 	}
 	s.at += int64(len(p))
 	return len(p), nil
@@ -58,9 +64,10 @@ func (p *pipeStore) sink(_ context.Context, name string) (PartWriter, error) {
 	return w, nil
 }
 
-// The bundle of a 200 MiB image is written without the memory that even one tenth of it would take.
+// The bundle of a large image is written without the memory that even one tenth of it would take.
 func TestMemoryOfWrite(t *testing.T) {
-	const size, ceiling = 200 << 20, 24 << 20
+	const size, ceiling = memorySize, 32 << 20
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2)) // each core takes its 4 MiB
 	var h heap
 	p := &pipeStore{parts: make(chan *io.PipeReader, 1), look: h.look}
 	drained := make(chan int64)
@@ -93,7 +100,7 @@ func TestMemoryOfWrite(t *testing.T) {
 
 // The same on the way back.
 func TestMemoryOfUnpack(t *testing.T) {
-	const size, ceiling = 200 << 20, 24 << 20
+	const size, ceiling = memorySize, 24 << 20
 	dir := t.TempDir()
 	m, _, err := WriteDir(t.Context(), dir, &stretch{size: size}, size, testOptions())
 	if err != nil {

@@ -314,7 +314,7 @@ func (w fullWriter) Write([]byte) (int, error) { return 0, w.err }
 
 // A damaged part is blamed even if the image's disk is full as well, and parts far ahead aren't read any more.
 func TestUnpackStopsReading(t *testing.T) {
-	image := testImage(40 << 20)
+	image := testImage(16 << 20)
 	m, _, parts := bundled(t, image, testOptions())
 	opened := 0
 	open := func(ctx context.Context, part Part) (io.ReadCloser, error) {

@@ -60,7 +60,8 @@ type PartWriter interface {
 }
 
 // Write bundles the size bytes that src holds: it passes parts to sink as they come, and returns the manifest with its XML, to
-// be stored last, as Prefix + ManifestSuffix. It uses all cores and some megabytes of memory whatever the image's size.
+// be stored last, as Prefix + ManifestSuffix. It uses up to ten cores and 4 MiB
+// of memory for each, whatever the image's size.
 //
 // After an error the parts that were written are the caller's to remove. Write looks at ctx between reads: a src that
 // may block for long should itself end with the context.
@@ -88,7 +89,7 @@ func write(ctx context.Context, src io.Reader, size int64, o Options, sink Sink)
 	if err != nil {
 		return nil, nil, err
 	}
-	workers := runtime.GOMAXPROCS(0)
+	workers := min(runtime.GOMAXPROCS(0), maxWorkers)
 	sum := sha1.New()
 	err = newDeflater(archive, sum, workers).run(ctx, workers, split.write)
 	if err == nil {

@@ -1,0 +1,5 @@
+//go:build !race
+
+package bundle
+
+const memorySize = 200 << 20
