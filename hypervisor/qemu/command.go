@@ -72,7 +72,7 @@ func commandLine(m hypervisor.Machine, accel Accel) []string {
 	args = append(args, identity(m)...)
 	args = append(args, boot(m)...)
 	for i, d := range m.Disks {
-		args = append(args, disk(i, d)...)
+		args = append(args, disk(i, d, i == 0 && m.Kernel == "")...)
 	}
 	for i, n := range m.NICs {
 		args = append(args, nic(i, n)...)
@@ -117,7 +117,7 @@ func boot(m hypervisor.Machine) []string {
 // their base in it, and a guest's flush still syncs the file. What a guest
 // discards goes back to the host. Locking makes QEMU refuse a disk that
 // another machine writes.
-func disk(i int, d hypervisor.Disk) []string {
+func disk(i int, d hypervisor.Disk, bootable bool) []string {
 	id := fmt.Sprintf("disk%d", i)
 	node := map[string]any{
 		"driver":    d.Attachment.Format,
@@ -138,8 +138,8 @@ func disk(i int, d hypervisor.Disk) []string {
 	if d.Serial != "" {
 		device += ",serial=" + escape(d.Serial)
 	}
-	if i == 0 {
-		device += ",bootindex=0"
+	if bootable {
+		device += ",bootindex=0" // a kernel has it otherwise
 	}
 	return []string{"-blockdev", string(text), "-device", device}
 }

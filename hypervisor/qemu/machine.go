@@ -34,6 +34,7 @@ type machine struct {
 	exited  func() // called when the process has ended
 	process *process
 	resets  chan struct{} // has room for one RESET event
+	told    time.Time     // when the log last heard of a full disk; the monitor's reader's own
 
 	mu        sync.Mutex
 	monitor   *monitor // guarded by mu; nil while there is no conversation
@@ -63,9 +64,11 @@ func (m *machine) blockError(data json.RawMessage) {
 		Action string `json:"action"`
 		Reason string `json:"reason"`
 	}
-	if err := json.Unmarshal(data, &why); err == nil && why.Action == "stop" {
-		m.log.Warn("a guest is paused until its disk can be written", "dir", m.dir, "disk", why.Node, "reason", why.Reason)
+	if err := json.Unmarshal(data, &why); err != nil || why.Action != "stop" || time.Since(m.told) < time.Minute {
+		return // or told already: each try to go on may fail anew
 	}
+	m.told = time.Now()
+	m.log.Warn("a guest is paused until its disk can be written", "dir", m.dir, "disk", why.Node, "reason", why.Reason)
 }
 
 // talk returns the monitor, connected anew where it is not.

@@ -65,7 +65,7 @@ func probeSector() []byte {
 		0x0f, 0x00, 0x70, 0x7c, 0x00, 0x00,
 		// text, at 0x7c86
 	}
-	return bootable(append(code, probeText...))
+	return bootable(append(append(code, probeText...), 0))
 }
 
 // ending is what a guest of printSector does when it has printed.
@@ -99,10 +99,17 @@ var (
 
 // printSector writes text to the serial port, and ends.
 func printSector(text string, end ending) []byte {
-	const textPointer = 6 // where the code has the text's address
 	code := []byte{
 		0x31, 0xc0, // xor ax, ax
 		0x8e, 0xd8, // mov ds, ax
+	}
+	return bootable(append(code, printCode(sectorOrigin+len(code), text, end)...))
+}
+
+// printCode is for ds:origin in real mode.
+func printCode(origin int, text string, end ending) []byte {
+	const textPointer = 2 // where the code has the text's address
+	code := []byte{
 		0xfc,       // cld
 		0xbe, 0, 0, // mov si, text
 		0xac,       // next: lodsb
@@ -113,15 +120,15 @@ func printSector(text string, end ending) []byte {
 		0xeb, 0xf5, // jmp next
 	}
 	code = append(code, end...)
-	address := sectorOrigin + len(code)
+	address := origin + len(code)
 	code[textPointer], code[textPointer+1] = byte(address), byte(address>>8)
-	return bootable(append(code, text...))
+	return append(append(code, text...), 0)
 }
 
 // bootable pads code to a sector that the firmware takes for one.
 func bootable(code []byte) []byte {
 	const signature = 2
-	if len(code) >= sectorSize-signature {
+	if len(code) > sectorSize-signature {
 		panic(fmt.Sprintf("hypervisor/qemu: boot sector of %d bytes", len(code)))
 	}
 	sector := make([]byte, sectorSize)
