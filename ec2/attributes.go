@@ -87,16 +87,20 @@ type accountAttributesReply struct {
 }
 
 type accountAttribute struct {
-	Name   string   `xml:"attributeName"`
-	Values []string `xml:"attributeValueSet>item>attributeValue"`
+	Name   string           `xml:"attributeName"`
+	Values []attributeValue `xml:"attributeValueSet>item"`
+}
+
+type attributeValue struct {
+	Text string `xml:"attributeValue"`
 }
 
 // accountAttributes are the same for all accounts: instances outside of a VPC,
 // and as many as there is room for.
 var accountAttributes = []accountAttribute{
-	{"supported-platforms", []string{"EC2"}},
-	{"default-vpc", []string{"none"}},
-	{"max-instances", []string{"100000"}},
+	{"supported-platforms", []attributeValue{{"EC2"}}},
+	{"default-vpc", []attributeValue{{"none"}}},
+	{"max-instances", []attributeValue{{"100000"}}},
 }
 
 func describeAccountAttributes(_ *call, in *accountAttributesInput) (*accountAttributesReply, error) {

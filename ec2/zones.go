@@ -25,15 +25,19 @@ type describeZonesReply struct {
 }
 
 type zoneReply struct {
-	Name        string   `xml:"zoneName"`
-	State       string   `xml:"zoneState"`
-	Region      string   `xml:"regionName"`
-	ID          string   `xml:"zoneId,omitempty"`
-	Type        string   `xml:"zoneType,omitempty"`
-	OptInStatus string   `xml:"optInStatus,omitempty"`
-	GroupName   string   `xml:"groupName,omitempty"`
-	Border      string   `xml:"networkBorderGroup,omitempty"`
-	Messages    []string `xml:"messageSet>item>message"`
+	Name        string        `xml:"zoneName"`
+	State       string        `xml:"zoneState"`
+	Region      string        `xml:"regionName"`
+	ID          string        `xml:"zoneId,omitempty"`
+	Type        string        `xml:"zoneType,omitempty"`
+	OptInStatus string        `xml:"optInStatus,omitempty"`
+	GroupName   string        `xml:"groupName,omitempty"`
+	Border      string        `xml:"networkBorderGroup,omitempty"`
+	Messages    []zoneMessage `xml:"messageSet>item"`
+}
+
+type zoneMessage struct {
+	Text string `xml:"message"`
 }
 
 var zoneKind = kind[string]{
