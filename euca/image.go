@@ -186,6 +186,9 @@ func (in *installer) one(ctx context.Context, kind bundle.Kind, file, name strin
 	if err != nil {
 		return "", err
 	}
+	if kind != bundle.Machine {
+		ids = installed{} // a kernel or ramdisk has none itself
+	}
 	up := upload{client: in.client, bucket: catalogBucket, folder: registered + "/"}
 	_, manifest, err := bundle.Write(ctx, src, info.Size(), bundle.Options{
 		Prefix: name, Account: in.client.Account, Kind: kind, Architecture: in.recipe.Architecture,
@@ -212,7 +215,7 @@ func (in *installer) register(ctx context.Context, name, location string, kind b
 	if kind == bundle.Machine {
 		params.Set("VirtualizationType", string(in.recipe.Virtualization))
 	}
-	if ids.Kernel != "" && kind == bundle.Machine {
+	if ids.Kernel != "" {
 		params.Set("KernelId", ids.Kernel)
 		params.Set("RamdiskId", ids.Ramdisk)
 	}
