@@ -94,19 +94,20 @@ func answer(w http.ResponseWriter, i Instance, path string) {
 		notFound(w)
 		return
 	}
-	found, ok := root(i).find(parts[1:])
-	switch v := found.(type) {
+	switch v := root(i).find(parts[1:]).(type) {
 	case []byte:
 		w.Header().Set("Content-Type", "application/octet-stream")
 		w.Write(v)
 	case string:
 		text(w, v)
 	case folder:
-		text(w, strings.Join(v.list(), "\n"))
-	default:
-		if !ok {
-			notFound(w)
+		list := strings.Join(v.list(), "\n")
+		if len(parts) == 1 { // a version's folders are listed without slashes
+			list = strings.ReplaceAll(list, "/", "")
 		}
+		text(w, list)
+	default:
+		notFound(w)
 	}
 }
 

@@ -21,17 +21,18 @@ const (
 // giveToken answers PUT /latest/api/token. A request that came through a proxy
 // is refused: it may be somebody else's (AWS does the same).
 func (s *service) giveToken(w http.ResponseWriter, r *http.Request, i Instance) {
-	seconds, err := strconv.Atoi(r.Header.Get(ttlHeader))
+	seconds, err := strconv.ParseUint(r.Header.Get(ttlHeader), 10, 32) // digits alone
 	ttl := time.Duration(seconds) * time.Second
 	switch {
 	case r.Method != http.MethodPut:
+		w.Header().Set("Allow", http.MethodPut)
 		refuse(w, http.StatusMethodNotAllowed)
 	case r.Header.Get("X-Forwarded-For") != "":
 		refuse(w, http.StatusForbidden)
-	case err != nil || seconds < 1 || seconds > int(maxTTL/time.Second):
+	case err != nil || ttl < time.Second || ttl > maxTTL:
 		refuse(w, http.StatusBadRequest)
 	default:
-		w.Header().Set(ttlHeader, strconv.Itoa(seconds))
+		w.Header().Set(ttlHeader, strconv.FormatUint(seconds, 10))
 		w.Header().Set("Content-Type", "text/plain")
 		io.WriteString(w, s.token(i, s.Now().Add(ttl)))
 	}

@@ -40,19 +40,21 @@ type labelled struct {
 	label string
 }
 
-func (f folder) find(parts []string) (found any, ok bool) {
+// find the leaf or the folder at a path; nil if there is none.
+func (f folder) find(parts []string) any {
 	if len(parts) == 0 {
-		return f, true
+		return f
 	}
 	switch v := f[parts[0]].(type) {
-	case nil:
-		return nil, false
 	case folder:
 		return v.find(parts[1:])
 	case labelled:
 		return v.find(parts[1:])
 	default:
-		return v, len(parts) == 1
+		if len(parts) > 1 {
+			return nil // a leaf has nothing below it
+		}
+		return v
 	}
 }
 
