@@ -94,7 +94,7 @@ func (f Folder) Lock() (*Lock, error) {
 		return nil, fmt.Errorf("lock %s: %w", file.Name(), err)
 	}
 	var h Holder
-	if err := json.NewDecoder(file).Decode(&h); err != nil {
+	if err := json.NewDecoder(file).Decode(&h); err != nil || h.PID <= 1 { // never a group of processes, nor init
 		return nil, fmt.Errorf("the folder %s is held by another process, which has not said yet who it is", f)
 	}
 	return nil, &HeldError{f, h}
