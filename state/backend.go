@@ -46,8 +46,10 @@ type pair struct {
 	rev   int64 // of its last change
 }
 
-// txn is a transaction: write all, if every compare holds.
+// txn is a transaction: write all, if every compare holds. What it writes it
+// also compares, so that it can't take effect twice.
 type txn struct {
+	base     int64 // the revision that it was made from
 	compares []compare
 	fence    *fence
 	writes   []write
@@ -96,7 +98,7 @@ type change = pair
 
 // seat is a leadership that was won.
 type seat interface {
-	fence() *fence
+	fence() *fence         // always the same
 	lost() <-chan struct{} // closed when the lease ended
 	resign(ctx context.Context) error
 }

@@ -83,6 +83,45 @@ func (e *etcd) load(ctx context.Context) ([]pair, int64, error) {
 }
 
 func (e *etcd) commit(ctx context.Context, t txn) (result, error) {
+	r, err := e.try(ctx, t)
+	if err != nil && e.server != nil && timedOut(err) {
+		r, err = e.settle(ctx, t, err)
+	}
+	if err != nil {
+		return refused(err)
+	}
+	return r, nil
+}
+
+// settle finds out what became of a transaction that the embedded etcd gave
+// up waiting for, as it does after 5 seconds on a host that is too busy. It
+// may take effect at any time, so it is tried again until something of it is
+// known: nobody else writes here, so only it can have overtaken itself.
+func (e *etcd) settle(ctx context.Context, t txn, err error) (result, error) {
+	for attempt := 0; timedOut(err); attempt++ {
+		if pause(ctx, attempt) != nil {
+			return result{}, err
+		}
+		var r result
+		r, err = e.try(ctx, t)
+		switch {
+		case err != nil:
+		case r.outcome == committed:
+			return r, nil
+		case r.outcome == overtaken:
+			return result{committed, t.base + 1}, nil
+		default:
+			return result{}, errors.New("the leader's seat was lost before it was known")
+		}
+	}
+	return result{}, err
+}
+
+func timedOut(err error) bool {
+	return errors.Is(err, rpctypes.ErrTimeout) || errors.Is(err, rpctypes.ErrTimeoutDueToLeaderFail)
+}
+
+func (e *etcd) try(ctx context.Context, t txn) (result, error) {
 	conds := make([]clientv3.Cmp, 0, len(t.compares)+1)
 	for _, c := range t.compares {
 		conds = append(conds, clientv3.Compare(clientv3.ModRevision(c.key), "=", c.rev))
@@ -102,7 +141,7 @@ func (e *etcd) commit(ctx context.Context, t txn) (result, error) {
 	}
 	r, err := e.client.Txn(ctx).If(conds...).Then(ops...).Else(otherwise...).Commit()
 	if err != nil {
-		return refused(err)
+		return result{}, err
 	}
 	return result{outcomeOf(r, t.fence), r.Header.Revision}, nil
 }

@@ -75,7 +75,7 @@ func (g *group) add(tx *Tx) {
 
 // plan is what to ask of etcd; no writes where nothing would change.
 func (g *group) plan() txn {
-	t := txn{fence: g.fence}
+	t := txn{base: g.rev, fence: g.fence}
 	for p, data := range g.wrote {
 		if changes(g.seen[p], data) {
 			t.writes = append(t.writes, write{p.table.path(p.key), data})
@@ -125,6 +125,8 @@ func (s *Store) join(ctx context.Context, f *fence, fn func(*Tx) error) (*group,
 }
 
 // errNoRoom asks to run again in a group that is not so full.
+var errNoRoom = errors.New("no room in the group")
+
 // run runs fn and takes in what it wrote. A fn that fails, or changes nothing,
 // leaves no trace.
 func (g *group) run(ctx context.Context, fn func(*Tx) error) error {
@@ -188,5 +190,3 @@ func (s *Store) send(ctx context.Context, g *group) (outcome, error) {
 	}
 	return r.outcome, nil
 }
-
-var errNoRoom = errors.New("no room in the group")

@@ -157,7 +157,7 @@ func (l *memoryLink) write(t txn) (result, error) {
 
 func (m *Memory) check(t txn) (result, bool) {
 	if t.fence != nil {
-		if s := m.seats[t.fence.key]; s == nil || s.rev != t.fence.rev {
+		if s := m.seats[t.fence.key]; s == nil || s.key != *t.fence {
 			return result{outcome: fencedOff}, false
 		}
 	}

@@ -6,8 +6,7 @@ import "context"
 // or by Depose.
 type memorySeat struct {
 	link *memoryLink
-	name string
-	rev  int64
+	key  fence
 	gone chan struct{}
 }
 
@@ -37,12 +36,12 @@ func (l *memoryLink) sit(name string) (seat, <-chan struct{}, error) {
 		return nil, m.vacated, nil
 	}
 	m.rev++
-	s := &memorySeat{link: l, name: name, rev: m.rev, gone: make(chan struct{})}
+	s := &memorySeat{link: l, key: fence{name, m.rev}, gone: make(chan struct{})}
 	m.seats[name] = s
 	return s, nil, nil
 }
 
-func (s *memorySeat) fence() *fence         { return &fence{s.name, s.rev} }
+func (s *memorySeat) fence() *fence         { return &s.key }
 func (s *memorySeat) lost() <-chan struct{} { return s.gone }
 
 func (s *memorySeat) resign(context.Context) error {
@@ -55,10 +54,10 @@ func (s *memorySeat) resign(context.Context) error {
 // vacate frees the seat if it is still held; the Memory's mu is held.
 func (s *memorySeat) vacate() {
 	m := s.link.m
-	if m.seats[s.name] != s {
+	if m.seats[s.key.key] != s {
 		return
 	}
-	delete(m.seats, s.name)
+	delete(m.seats, s.key.key)
 	close(s.gone)
 	close(m.vacated)
 	m.vacated = make(chan struct{})

@@ -332,13 +332,13 @@ func TestBigUpdateFits(t *testing.T) {
 	s := openDir(t, dir)
 	note := string(make([]byte, 200))
 	update(t, s, func(tx *Tx) {
-		for i := range 8000 {
+		for i := range 5000 {
 			widgets.Put(tx, widget{ID: fmt.Sprintf("%05d", i), Owner: note})
 		}
 	})
 	closeStore(t, s)
-	if got := len(ids(openDir(t, dir).View())); got != 8000 {
-		t.Fatalf("%d of 8000 are there after reopening", got)
+	if got := len(ids(openDir(t, dir).View())); got != 5000 {
+		t.Fatalf("%d of 5000 are there after reopening", got)
 	}
 }
 
