@@ -103,7 +103,7 @@ func stop(ctx context.Context, folder Folder) error {
 // powerOff the guests: they are asked to, and those that don't obey in time are
 // ended. At once does not ask.
 func powerOff(ctx context.Context, folder Folder, atOnce bool, show *progress) error {
-	hv, err := qemu.Open(qemu.Options{})
+	hv, err := qemu.Open(qemu.Options{Accel: qemu.TCG}) // it starts nothing
 	if err != nil {
 		return err
 	}
