@@ -16,9 +16,12 @@ const (
 	flowKinds
 )
 
-// maxFlows of a port, by kind. With the buffers of stack.go this bounds what a
-// hostile guest can make this process hold.
-var maxFlows = [flowKinds]int{tcpFlow: 512, udpFlow: 256, queryFlow: maxQueries}
+// maxFlows of a port, by kind. Connections above roomyFlows get small buffers:
+// together with those of stack.go this bounds what a hostile guest can make this
+// process hold, to some 200 MiB where all of it is filled.
+var maxFlows = [flowKinds]int{tcpFlow: 512, udpFlow: 512, queryFlow: maxQueries}
+
+const roomyFlows = 64
 
 // flow is one conversation that this process holds open for a port: what it
 // consists of is closed when it ends, or when the port does.
@@ -26,6 +29,7 @@ type flow struct {
 	ctx    context.Context // done when the flow has ended
 	cancel context.CancelFunc
 	kind   flowKind
+	roomy  bool // there were few when it began
 	set    *flowSet
 
 	mu    sync.Mutex // guards what follows
@@ -48,7 +52,7 @@ func (s *flowSet) begin(kind flowKind) *flow {
 	if s.closed || s.count[kind] >= maxFlows[kind] {
 		return nil
 	}
-	f := &flow{kind: kind, set: s}
+	f := &flow{kind: kind, roomy: s.count[kind] < roomyFlows, set: s}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	if s.open == nil {
 		s.open = map[*flow]struct{}{}

@@ -64,7 +64,7 @@ func acceptGuest(f *flow, r *tcp.ForwarderRequest) *guestConn {
 		return nil
 	}
 	r.Complete(false)
-	c.take(ep)
+	c.take(ep, f)
 	f.hold(c)
 	return c
 }

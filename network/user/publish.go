@@ -1,7 +1,6 @@
 package user
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -117,9 +116,7 @@ func (pub *publication) accept(at net.Listener, to netip.AddrPort) {
 // guest does not answer.
 func (pub *publication) connect(f *flow, host net.Conn, to netip.AddrPort) {
 	defer f.end()
-	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
-	defer cancel()
-	guest, err := pub.port.lan.stack.dial(ctx, to)
+	guest, err := pub.port.lan.stack.dial(f, to)
 	if err != nil {
 		refuse(host)
 		return

@@ -23,8 +23,9 @@ import (
 const (
 	maxBuffer     = 1 << 20 // bytes a connection may hold, each way
 	defaultBuffer = 256 << 10
-	maxSYNs       = 1 << 14 // connections being made in a lan; each port's flows are counted besides
-	synRetries    = 3       // some 15 s
+	smallBuffer   = 64 << 10 // where a port has many
+	maxSYNs       = 1 << 14  // connections being made in a lan; each port's flows are counted besides
+	synRetries    = 3        // some 15 s
 	nic           = 1
 )
 
@@ -101,8 +102,10 @@ func (s *netStack) inject(ip packet) {
 	(*d).DeliverNetworkPacket(ipv4.ProtocolNumber, pkt)
 }
 
-// dial a guest from the router's address.
-func (s *netStack) dial(ctx context.Context, to netip.AddrPort) (*guestConn, error) {
+// dial a guest from the router's address, for a flow.
+func (s *netStack) dial(f *flow, to netip.AddrPort) (*guestConn, error) {
+	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
+	defer cancel()
 	c := &guestConn{}
 	ep, terr := s.stack.NewEndpoint(tcp.ProtocolNumber, ipv4.ProtocolNumber, &c.wait)
 	if terr != nil {
@@ -129,7 +132,7 @@ func (s *netStack) dial(ctx context.Context, to netip.AddrPort) (*guestConn, err
 		ep.Close()
 		return nil, fmt.Errorf("connect to %s: %w", to, stackError(terr))
 	}
-	return c.take(ep), nil
+	return c.take(ep, f), nil
 }
 
 // guestConn is a connection with a guest.
@@ -139,9 +142,13 @@ type guestConn struct {
 	endpoint tcpip.Endpoint
 }
 
-// take makes c the connection of ep, whose queue is c's, and has guests that
-// vanished found out within some minutes.
-func (c *guestConn) take(ep tcpip.Endpoint) *guestConn {
+// take makes c the connection of ep, whose queue is c's, for a flow, and has
+// guests that vanished found out within some minutes.
+func (c *guestConn) take(ep tcpip.Endpoint, f *flow) *guestConn {
+	if !f.roomy {
+		ep.SocketOptions().SetSendBufferSize(smallBuffer, true)
+		ep.SocketOptions().SetReceiveBufferSize(smallBuffer, true)
+	}
 	c.endpoint = ep
 	c.TCPConn = gonet.NewTCPConn(&c.wait, ep)
 	idle, interval := tcpip.KeepaliveIdleOption(time.Minute), tcpip.KeepaliveIntervalOption(15*time.Second)
