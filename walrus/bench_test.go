@@ -18,6 +18,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"golang.org/x/sys/unix"
 )
 
 // BenchmarkFront compares the ways from the one port to the library: the
@@ -110,6 +111,10 @@ func load(b *testing.B, base, method string, size int) {
 	var left atomic.Int64
 	left.Store(int64(b.N))
 	b.SetBytes(int64(size))
+	before := processorTime(b)
+	defer func() {
+		b.ReportMetric(float64(processorTime(b)-before)/float64(b.N)/1e3, "cpu-us/op")
+	}()
 	b.ResetTimer()
 	var wg sync.WaitGroup
 	for i := range clients {
@@ -127,6 +132,16 @@ func load(b *testing.B, base, method string, size int) {
 		})
 	}
 	wg.Wait()
+}
+
+// processorTime is what client and server together have used: on a busy machine
+// it says more than the clock.
+func processorTime(b *testing.B) time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func once(client *http.Client, method, address string, body []byte) error {

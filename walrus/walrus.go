@@ -165,7 +165,9 @@ func (w *Walrus) Serve(ln net.Listener) error {
 }
 
 // Handler takes over the connections of the S3 requests that a front's
-// http.Server passes to it. It needs HTTP/1.1.
+// http.Server passes to it. It needs HTTP/1.1, and the path as it came: a
+// http.ServeMux before it would redirect keys with two slashes in a row. The
+// server's own Shutdown doesn't end these connections, Close does.
 func (w *Walrus) Handler() http.Handler { return http.HandlerFunc(w.ServeHTTP) }
 
 // Close lets requests under way finish, for some seconds, and gives the
