@@ -13,7 +13,7 @@ build: bin/mallee
 
 .PHONY: bin/mallee
 bin/mallee:
-	$(GO) build -trimpath -ldflags "-X mallee/euca.Version=$(VERSION)" -o $@ ./cmd/mallee
+	$(GO) build -ldflags "-X mallee/euca.Version=$(VERSION)" -o $@ ./cmd/mallee
 
 demo:
 	test/demo.sh
