@@ -107,7 +107,7 @@ type matcher struct {
 func newMatcher(values []string) matcher {
 	m := matcher{plain: make(map[string]bool, len(values))}
 	for _, v := range values {
-		if strings.ContainsAny(v, `*?\`) {
+		if isPattern(v) {
 			m.patterns = append(m.patterns, v)
 		} else {
 			m.plain[v] = true
@@ -115,6 +115,9 @@ func newMatcher(values []string) matcher {
 	}
 	return m
 }
+
+// isPattern tells a value that stands for more than itself.
+func isPattern(value string) bool { return strings.ContainsAny(value, `*?\`) }
 
 func (m matcher) matches(s string) bool {
 	return m.plain[s] || slices.ContainsFunc(m.patterns, func(p string) bool { return match(p, s) })

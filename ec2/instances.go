@@ -3,6 +3,7 @@ package ec2
 import (
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -184,7 +185,7 @@ func describeInstances(c *call, in *describeInstancesInput) (*describeInstancesR
 	if err := in.noPages(in.InstanceID, "InstanceId"); err != nil {
 		return nil, err
 	}
-	candidates, err := c.instanceCandidates(in.InstanceID)
+	candidates, err := c.instanceCandidates(in.InstanceID, in.Filter)
 	if err != nil {
 		return nil, err
 	}
@@ -210,13 +211,17 @@ func (c *call) byReservation(list []*cloud.Instance) []reservationReply {
 	return out
 }
 
-// instanceCandidates are those named, or the account's, or everybody's.
-func (c *call) instanceCandidates(ids []string) (iter.Seq[*cloud.Instance], error) {
+// instanceCandidates are those named, or those that the filters can leave of the
+// account's, or everybody's.
+func (c *call) instanceCandidates(ids []string, filters []filter) (iter.Seq[*cloud.Instance], error) {
 	ids, everybody := c.everybody(ids)
 	switch {
 	case everybody:
 		return c.instancesOf(firsts(state.Reservations.All(c.read))), nil
 	case len(ids) == 0:
+		if few, ok := c.fewByTag(filters); ok {
+			return sorted(few, instanceKey), nil
+		}
 		return c.instancesOf(firsts(state.ReservationsByAccount.By(c.read, c.account()))), nil
 	}
 	named, err := c.instances(ids)
@@ -224,6 +229,33 @@ func (c *call) instanceCandidates(ids []string) (iter.Seq[*cloud.Instance], erro
 		return nil, err
 	}
 	return sorted(named, instanceKey), nil
+}
+
+// few is how many instances are worth finding by an index and sorting.
+const few = 1000
+
+// fewByTag finds, by the index of tags, the instances of the account that a
+// filter by a tag's plain value leaves; unless they are many, or there is no such
+// filter. Whether they pass the filters is still to be tested.
+func (c *call) fewByTag(filters []filter) (found []*cloud.Instance, ok bool) {
+	for _, f := range filters {
+		key, isTag := strings.CutPrefix(f.Name, "tag:")
+		if !isTag || len(f.Value) == 0 || slices.ContainsFunc(f.Value, isPattern) {
+			continue
+		}
+		for _, value := range f.Value {
+			for set := range state.TagSetsByTag.By(c.read, state.TagValue(c.account(), key, value)) {
+				if i, _, is := state.Instances.Get(c.read, cloud.InstanceID(set.Resource)); is {
+					found = append(found, i)
+				}
+				if len(found) > few {
+					return nil, false
+				}
+			}
+		}
+		return found, true
+	}
+	return nil, false
 }
 
 func (c *call) instancesOf(reservations iter.Seq[*cloud.Reservation]) iter.Seq[*cloud.Instance] {

@@ -1,8 +1,9 @@
 package ec2
 
 import (
-	"mallee/cloud"
 	"strconv"
+
+	"mallee/cloud"
 )
 
 type describeStatusInput struct {
@@ -60,7 +61,7 @@ func describeStatus(c *call, in *describeStatusInput) (*describeStatusReply, err
 	if err := in.noPages(in.InstanceID, "InstanceId"); err != nil {
 		return nil, err
 	}
-	candidates, err := c.instanceCandidates(in.InstanceID)
+	candidates, err := c.instanceCandidates(in.InstanceID, in.Filter)
 	if err != nil {
 		return nil, err
 	}

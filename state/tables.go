@@ -36,6 +36,7 @@ var (
 	InstancesByReservation = NewIndex(Instances, "reservation", func(i *cloud.Instance) cloud.ReservationID { return i.Reservation })
 	ReservationsByAccount  = NewIndex(Reservations, "account", func(r *cloud.Reservation) cloud.AccountID { return r.Account })
 	TagSetsByAccount       = NewIndex(TagSets, "account", func(t *cloud.TagSet) cloud.AccountID { return t.Account })
+	TagSetsByTag           = NewListIndex(TagSets, "tag", tagsOf)
 	GroupsByAccount        = NewIndex(SecurityGroups, "account", func(g *cloud.SecurityGroup) cloud.AccountID { return g.Account })
 	ObservationsByPhase    = NewIndex(Observations, "phase", func(o *cloud.Observation) cloud.Phase { return o.Phase })
 )
@@ -50,6 +51,19 @@ func imagesOf(i *cloud.Instance) []cloud.ImageID {
 		ids = append(ids, i.Ramdisk.ID)
 	}
 	return ids
+}
+
+// TagValue is what a set of tags stands under in TagSetsByTag.
+func TagValue(account cloud.AccountID, key, value string) string {
+	return string(account) + "/" + key + "\x00" + value
+}
+
+func tagsOf(s *cloud.TagSet) []string {
+	values := make([]string, 0, len(s.Tags))
+	for k, v := range s.Tags {
+		values = append(values, TagValue(s.Account, k, v))
+	}
+	return values
 }
 
 // ClientTokenKey is the key of a client token's record: a token counts within
