@@ -74,6 +74,12 @@ func (m *metadata) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, value)
 }
 
+func (m *metadata) set(name, value string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.values[name] = value
+}
+
 // guest is a virtual machine as guests.md's measurements run one.
 type guest struct {
 	t       *testing.T
@@ -87,6 +93,8 @@ type guest struct {
 	start   time.Time
 }
 
+// startGuest runs QEMU with its network that needs no privilege: DHCP, the service at the metadata
+// address (through a process of this binary for each connection), and a port forwarded to SSH.
 func startGuest(t *testing.T, service http.Handler, args ...string) *guest {
 	t.Helper()
 	qemu, err := exec.LookPath("qemu-system-x86_64")
@@ -392,11 +400,23 @@ func TestDiskBoots(t *testing.T) {
 	if err := Ephemeral(t.Context(), second, 5<<30-64<<20); err != nil {
 		t.Fatal(err)
 	}
-	g := startGuest(t, newMetadata(signer, false, "plain"), append(drive(root.Name(), "root"), drive(second.Name(), "ephemeral0")...)...)
-	g.expect(g.login(signer, g.ready()), map[string]string{
+	service := newMetadata(signer, false, "plain")
+	g := startGuest(t, service, append(drive(root.Name(), "root"), drive(second.Name(), "ephemeral0")...)...)
+	fingerprint := g.ready()
+	client := g.login(signer, fingerprint)
+	g.expect(client, map[string]string{
 		"grep /mnt /proc/self/mounts | cut -d' ' -f1": "/dev/vdb",
 		"hostname": "euca-10-0-0-5.eucalyptus.internal",
 	})
+	// The same disk as another instance, as after making an image of it: its identity is new.
+	service.set("meta-data/instance-id", "i-0000beef")
+	g.run(client, "reboot")
+	if id := g.wait(readyLine, 2)[1]; id != "i-0000beef" {
+		t.Errorf("after the reboot the instance is %s", id)
+	}
+	if again := g.wait(keyLine, 2)[1]; again == fingerprint {
+		t.Errorf("two instances have the host key %s", again)
+	}
 	g.execute("system_powerdown", nil)
 	g.wait(`mallee-tiny: shutting down`, 1)
 	g.mustEnd()
@@ -407,5 +427,25 @@ func TestGuestSaysWhatItLacks(t *testing.T) {
 	a := artifacts(t, "tiny-pv")
 	g := startGuest(t, http.NotFoundHandler(), "-kernel", a.Kernel, "-initrd", a.Ramdisk, "-append", ParavirtualArguments+" "+TinyArguments)
 	g.wait(`no root device '/dev/vda1'`, 1)
+	g.mustEnd()
+}
+
+// A guest that starts before its network is there says so, and gets what it lacks when it comes.
+func TestLateNetwork(t *testing.T) {
+	t.Parallel()
+	a := artifacts(t, "tiny-pv")
+	disk := newFile(t, "disk")
+	if root, err := os.ReadFile(a.Root); err != nil {
+		t.Fatal(err)
+	} else if _, err := disk.Write(root); err != nil {
+		t.Fatal(err)
+	}
+	g := startGuest(t, newMetadata(newKey(t), true, ""), append(drive(disk.Name(), "root"),
+		"-kernel", a.Kernel, "-initrd", a.Ramdisk, "-append", "root=LABEL=tiny ro console=ttyS0 "+TinyArguments)...)
+	g.execute("set_link", map[string]any{"name": "n", "up": false})
+	g.wait(`mallee-tiny: no DHCP lease on eth0 yet; still trying`, 1)
+	g.execute("set_link", map[string]any{"name": "n", "up": true})
+	g.wait(readyLine, 1)
+	g.execute("system_powerdown", nil)
 	g.mustEnd()
 }

@@ -223,6 +223,26 @@ func TestBuildWithoutApt(t *testing.T) {
 	})
 }
 
+// A machine where nobody has ever run apt-get update: we fetch lists of our own.
+func TestResolveWithoutLists(t *testing.T) {
+	artifacts(t, "tiny-pv") // or skip
+	dir := t.TempDir()
+	config := filepath.Join(dir, "apt.conf")
+	if err := os.WriteFile(config, []byte("Dir::State::lists \""+t.TempDir()+"\";\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("APT_CONFIG", config)
+	a := &apt{dir: dir}
+	if _, err := a.ask(t.Context(), guestPackages); err == nil {
+		t.Fatal("apt knows packages without lists")
+	}
+	var steps []string
+	debs, err := a.resolve(t.Context(), guestPackages, func(step string, _, _ int64) { steps = append(steps, step) })
+	if err != nil || len(debs) < len(guestPackages) {
+		t.Fatalf("resolved %d packages after %q: %v", len(debs), steps, err)
+	}
+}
+
 func TestBuildIsCancelled(t *testing.T) {
 	r, _ := Find("tiny-pv")
 	dir := t.TempDir()
