@@ -6,6 +6,12 @@ import (
 	"testing"
 )
 
+// refusalCase is a request that is refused, and how.
+type refusalCase struct {
+	request    []string
+	code, says string
+}
+
 // TestRefusals of everything that the generic tests don't reach: EC2's code,
 // and a message that names what was wrong.
 func TestRefusals(t *testing.T) {
@@ -13,12 +19,21 @@ func TestRefusals(t *testing.T) {
 	mine, others := c.run(c.user)[0], c.run(c.admin)[0]
 	get[createKeyPairReply](c, c.user, "CreateKeyPair", "KeyName=taken", "KeyType=ed25519")
 	adminGroup := get[describeGroupsReply](c, c.admin, "DescribeSecurityGroups").Groups[0].ID
-	run := func(p ...string) []string { return append([]string{"RunInstances", "ImageId=" + hvmImage}, p...) }
 	before := c.Store.View().Revision()
-	for _, test := range []struct {
-		request    []string
-		code, says string
-	}{
+	for _, test := range append(launchRefusals(adminGroup), otherRefusals(mine, others)...) {
+		if r := c.refused(c.user, test.request[0], test.request[1:]...); r.Code != test.code || !strings.Contains(r.Message, test.says) {
+			t.Errorf("%.80v: %+v", test.request, r)
+		}
+	}
+	if after := c.Store.View().Revision(); after != before {
+		t.Errorf("a refused request wrote: revision %d became %d", before, after)
+	}
+}
+
+// launchRefusals are RunInstances's.
+func launchRefusals(adminGroup string) []refusalCase {
+	run := func(p ...string) []string { return append([]string{"RunInstances", "ImageId=" + hvmImage}, p...) }
+	return []refusalCase{
 		{run("ImageId=nonsense"), "InvalidAMIID.Malformed", `"nonsense"`},
 		{run("ImageId=" + kernelImage), "InvalidAMIID.Malformed", kernelImage},
 		{run("ImageId=emi-99999999"), "InvalidAMIID.NotFound", "emi-99999999"},
@@ -59,7 +74,12 @@ func TestRefusals(t *testing.T) {
 		{run("BlockDeviceMapping.1.DeviceName=/dev/sda1", "BlockDeviceMapping.1.Ebs.VolumeSize=8"), "UnsupportedOperation", "Ebs"},
 		{run("BlockDeviceMapping.1.DeviceName=/dev/sdc", "BlockDeviceMapping.1.VirtualName=ephemeral0"), "UnsupportedOperation", "/dev/sdc"},
 		{run("BlockDeviceMapping.1.DeviceName=/dev/sdb", "BlockDeviceMapping.1.NoDevice="), "UnsupportedOperation", "/dev/sdb"},
+	}
+}
 
+// otherRefusals are all other actions'.
+func otherRefusals(mine, others string) []refusalCase {
+	return []refusalCase{
 		{[]string{"TerminateInstances", "InstanceId.1=" + mine, "InstanceId.2=" + others}, "InvalidInstanceID.NotFound", "The instance ID '" + others + "' does not exist"},
 		{[]string{"TerminateInstances", "InstanceId.1=" + mine, "InstanceId.2=i-99999999", "InstanceId.3=" + others}, "InvalidInstanceID.NotFound", "The instance IDs 'i-99999999, " + others + "' do not exist"},
 		{[]string{"TerminateInstances", "InstanceId.1=" + mine, "InstanceId.2=x"}, "InvalidInstanceID.Malformed", `Invalid id: "x" (expecting "i-...")`},
@@ -101,13 +121,6 @@ func TestRefusals(t *testing.T) {
 		{[]string{"DescribeAvailabilityZones", "ZoneName.1=verbose"}, "InvalidParameterValue", "verbose"},
 		{[]string{"DescribeRegions", "RegionName.1=us-east-1"}, "InvalidParameterValue", "us-east-1"},
 		{[]string{"DescribeAccountAttributes", "AttributeName.1=mood"}, "InvalidParameterValue", "mood"},
-	} {
-		if r := c.refused(c.user, test.request[0], test.request[1:]...); r.Code != test.code || !strings.Contains(r.Message, test.says) {
-			t.Errorf("%.80v: %+v", test.request, r)
-		}
-	}
-	if after := c.Store.View().Revision(); after != before {
-		t.Errorf("a refused request wrote: revision %d became %d", before, after)
 	}
 }
 
