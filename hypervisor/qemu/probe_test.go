@@ -60,9 +60,11 @@ func TestTryFails(t *testing.T) {
 		{"prints and fails", "echo 'mallee runs'; exit 1", "exit status 1"},
 		{"ends well but silent", "exit 33", `printed ""`},
 	} {
+		// Written before others fork: one that holds it open for writing would keep it from running.
+		qemu := fakeQEMU(t, test.script)
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			err := Try(t.Context(), fakeQEMU(t, test.script), KVM)
+			err := Try(t.Context(), qemu, KVM)
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("Try: %v, want %q in it", err, test.want)
 			}

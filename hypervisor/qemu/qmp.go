@@ -73,8 +73,8 @@ func decode(line []byte) (message, error) {
 	return m, nil
 }
 
-// newMonitor waits for QEMU's greeting and begins the conversation. It owns
-// conn, also when it fails.
+// newMonitor begins the conversation, and returns when QEMU takes part in it.
+// It owns conn, also when it fails.
 func newMonitor(ctx context.Context, conn net.Conn, onEvent func(event)) (*monitor, error) {
 	m := &monitor{
 		conn:    conn,
@@ -89,26 +89,44 @@ func newMonitor(ctx context.Context, conn net.Conn, onEvent func(event)) (*monit
 		return nil, err
 	}
 	go m.read(lines)
-	if err := m.execute(ctx, "qmp_capabilities", nil); err != nil {
-		m.close()
-		return nil, err
-	}
 	return m, nil
 }
 
-// greet reads the first line.
+// greet leads QEMU into command mode. It says so first, and needs no second
+// turn when QEMU is there. That QEMU answers, beyond its greeting, means that its main
+// loop runs, and so does the machine.
 func (m *monitor) greet(ctx context.Context, lines *bufio.Scanner) error {
-	stop := context.AfterFunc(ctx, func() { m.conn.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { m.conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	line, err := next(lines)
+	err := m.exchangeGreetings(lines)
 	if ctx.Err() != nil {
-		return fmt.Errorf("waiting for QEMU's greeting: %w", context.Cause(ctx))
+		err = context.Cause(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("waiting for QEMU's greeting: %w", err)
 	}
-	if line.Greeting == nil {
-		return errors.New("waiting for QEMU's greeting: something else came")
+	return nil
+}
+
+func (m *monitor) exchangeGreetings(lines *bufio.Scanner) error {
+	if _, err := m.conn.Write([]byte(`{"execute":"qmp_capabilities"}` + "\n")); err != nil {
+		return err
+	}
+	first, err := next(lines)
+	if err != nil {
+		return err
+	}
+	if first.Greeting == nil {
+		return errors.New("something else came")
+	}
+	second, err := next(lines)
+	switch {
+	case err != nil:
+		return err
+	case second.Error != nil:
+		return second.Error
+	case second.Return == nil:
+		return errors.New("something else came after it")
 	}
 	return nil
 }

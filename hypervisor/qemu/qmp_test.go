@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -44,8 +45,9 @@ func converse(t *testing.T, play func(*testing.T, *peer), use func(*testing.T, *
 		ours, theirs := net.Pipe()
 		go func() {
 			p := &peer{theirs, bufio.NewScanner(theirs)}
+			p.lines.Scan() // capabilities
 			p.say(greeting)
-			p.say(`{"return": {}, "id": %d}`, p.hear(t, "qmp_capabilities"))
+			p.say(`{"return": {}}`)
 			play(t, p)
 		}()
 		events := make(chan event, 10)
@@ -149,12 +151,16 @@ func TestMonitorGreeting(t *testing.T) {
 		"a reply":             `{"return": {}}`,
 		"an event":            `{"event": "STOP"}`,
 		"silence":             "",
+		"no capabilities":     greeting + "\r\n" + `{"error": {"class": "GenericError", "desc": "no"}}`,
+		"an early event":      greeting + "\r\n" + `{"event": "STOP"}`,
+		"a greeting alone":    greeting,
 		"an endless greeting": strings.Repeat("x", maxLine+1),
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ours, theirs := net.Pipe()
 				defer theirs.Close()
+				go io.Copy(io.Discard, theirs)
 				if first != "" {
 					go fmt.Fprintf(theirs, "%s\r\n", first)
 				}
