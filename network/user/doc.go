@@ -38,5 +38,6 @@
 // frames, flows are reset. A guest may be hostile: it can fill its own queue,
 // flows and queries, which are all bounded by port, and nobody else's. Guests never
 // reach the host itself through NAT: not its loopback, link-local, nor any
-// address that is the host's own.
+// address that is the host's own. What this network does not carry (IPv6, echo
+// requests to the outside, which want a privilege) is refused or dropped.
 package user

@@ -22,7 +22,6 @@ const (
 	protoUDP  = 17
 )
 
-func frameDst(f []byte) mac     { return mac(f[0:6]) }
 func frameSrc(f []byte) mac     { return mac(f[6:12]) }
 func frameType(f []byte) uint16 { return binary.BigEndian.Uint16(f[12:14]) }
 
