@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"mallee/iam"
+	"mallee/state"
 	"mallee/wire"
 )
 
@@ -206,5 +207,26 @@ func TestOurFaultsAreLogged(t *testing.T) {
 	_, body = c.send(c.user, "GetConsoleOutput", "InstanceId="+id)
 	if !strings.Contains(body, "<Code>InternalError</Code>") || !strings.Contains(c.log.String(), "panic") {
 		t.Errorf("a panic is told as %s", body)
+	}
+}
+
+// TestFailuresOfTheState are told as what a client can do about them.
+func TestFailuresOfTheState(t *testing.T) {
+	for _, test := range []struct {
+		err    error
+		code   string
+		logged bool
+	}{
+		{state.ErrConflict, "RequestLimitExceeded", false},
+		{state.ErrTooBig, "InvalidParameterCombination", false},
+		{state.ErrNoSpace, "Unavailable", true},
+		{state.ErrUncertain, "InternalError", true},
+		{&iam.DeniedError{Action: "ec2:X"}, "UnauthorizedOperation", false},
+	} {
+		err := fmt.Errorf("while doing something: %w", test.err)
+		told := wireError(err)
+		if code := wire.AsError(told).Code; code != test.code || ours(err, told) != test.logged {
+			t.Errorf("%v is told as %s, logged: %v", err, code, ours(err, told))
+		}
 	}
 }

@@ -118,10 +118,17 @@ func (s *EC2) Handle(w http.ResponseWriter, r *http.Request, form wire.Form, p i
 	if err == nil {
 		return
 	}
-	if known := (*wire.Error)(nil); !errors.As(err, &known) {
+	told := wireError(err)
+	if r.Context().Err() == nil && ours(err, told) {
 		s.Log.Error("request failed", "request", requestID, "action", wire.Shorten(form.Get("Action")), "principal", p.ARN(), "err", err)
 	}
-	wire.WriteEC2Error(w, requestID, err)
+	wire.WriteEC2Error(w, requestID, told)
+}
+
+// ours are the failures that somebody who runs the cloud has to know of.
+func ours(err, told error) bool {
+	known := (*wire.Error)(nil)
+	return !errors.As(told, &known) || errors.Is(err, state.ErrNoSpace)
 }
 
 // serve is Handle without HTTP.
@@ -143,8 +150,7 @@ func (s *EC2) serve(ctx context.Context, form wire.Form, p iam.Principal, reques
 		return nil, wire.Errorf("InvalidAction", "The action %s is not served by this cloud", wire.Shorten(name))
 	}
 	c := &call{EC2: s, ctx: ctx, action: a, principal: p, requestID: requestID, form: form}
-	out, err = a.run(c)
-	return out, wireError(err)
+	return a.run(c)
 }
 
 // wireError translates the errors of other rooms that a client can do
@@ -160,7 +166,9 @@ func wireError(err error) error {
 	case errors.Is(err, state.ErrConflict):
 		return wire.Errorf("RequestLimitExceeded", "Too many requests change the same things at once; try again")
 	case errors.Is(err, state.ErrTooBig):
-		return wire.Errorf("RequestLimitExceeded", "The request makes more than can be made at once; split it")
+		return wire.InvalidParameterCombination("The request makes more at once than one transaction holds: ask for fewer, or with less user data, and call again for the rest")
+	case errors.Is(err, state.ErrNoSpace):
+		return wire.Errorf("Unavailable", "The store of this cloud is full; whoever runs it has to make room")
 	}
 	return err
 }

@@ -21,10 +21,9 @@ type filter struct {
 // kind says how the things of a kind are chosen from, once for every action that
 // lists them.
 type kind[T any] struct {
-	resource string         // EC2's type, under which they have tags; empty for none
-	key      func(T) string // orders them, for pages
-	id       func(T) string // under which their tags are
-	fields   fields[T]
+	key    func(T) string                           // orders them, for pages
+	tags   func(c *call, thing T) map[string]string // nil for what has none
+	fields fields[T]
 }
 
 // fields are the filters by name: what a thing has for each. Nothing matches a
@@ -37,7 +36,7 @@ func (k *kind[T]) names() []string {
 	for name := range k.fields {
 		names = append(names, name)
 	}
-	if k.resource != "" {
+	if k.tags != nil {
 		names = append(names, "tag-key", "tag:KEY")
 	}
 	slices.Sort(names)
@@ -69,10 +68,10 @@ func (k *kind[T]) test(f *filter) (test[T], error) {
 		return nil, wire.Errorf("InvalidParameterValue", "The filter '%s' has no value", wire.Shorten(f.Name))
 	}
 	wanted := newMatcher(f.Value)
-	if k.resource != "" {
+	if k.tags != nil {
 		if key, ok := strings.CutPrefix(f.Name, "tag:"); ok {
 			return func(c *call, thing T) bool {
-				value, ok := c.tagsOf(k.id(thing))[key]
+				value, ok := k.tags(c, thing)[key]
 				return ok && wanted.matches(value)
 			}, nil
 		}
@@ -89,7 +88,7 @@ func (k *kind[T]) test(f *filter) (test[T], error) {
 
 func (k *kind[T]) testTagKey(wanted matcher) test[T] {
 	return func(c *call, thing T) bool {
-		for key := range c.tagsOf(k.id(thing)) {
+		for key := range k.tags(c, thing) {
 			if wanted.matches(key) {
 				return true
 			}

@@ -103,9 +103,8 @@ type groupReply struct {
 }
 
 var groupKind = kind[*cloud.SecurityGroup]{
-	resource: "security-group",
-	key:      func(g *cloud.SecurityGroup) string { return string(g.ID) },
-	id:       func(g *cloud.SecurityGroup) string { return string(g.ID) },
+	key:  func(g *cloud.SecurityGroup) string { return string(g.ID) },
+	tags: func(c *call, g *cloud.SecurityGroup) map[string]string { return c.tagsOf(string(g.ID)) },
 	fields: fields[*cloud.SecurityGroup]{
 		"description": text(func(g *cloud.SecurityGroup) string { return g.Description }),
 		"group-id":    text(func(g *cloud.SecurityGroup) string { return string(g.ID) }),

@@ -113,9 +113,8 @@ const (
 )
 
 var imageKind = kind[*cloud.Image]{
-	resource: "image",
-	key:      func(i *cloud.Image) string { return string(i.ID) },
-	id:       func(i *cloud.Image) string { return string(i.ID) },
+	key:  func(i *cloud.Image) string { return string(i.ID) },
+	tags: func(c *call, i *cloud.Image) map[string]string { return c.tagsOf(string(i.ID)) },
 	fields: fields[*cloud.Image]{
 		"architecture":                               text(func(i *cloud.Image) string { return i.Architecture }),
 		"block-device-mapping.device-name":           imageDevices,

@@ -278,9 +278,8 @@ func instanceKey(i *cloud.Instance) string {
 }
 
 var instanceKind = kind[*cloud.Instance]{
-	resource: "instance",
-	key:      instanceKey,
-	id:       func(i *cloud.Instance) string { return string(i.ID) },
+	key:  instanceKey,
+	tags: func(c *call, i *cloud.Instance) map[string]string { return c.tagsOf(string(i.ID)) },
 	fields: fields[*cloud.Instance]{
 		"architecture":         text(func(i *cloud.Instance) string { return i.Architecture }),
 		"availability-zone":    text(func(i *cloud.Instance) string { return i.Zone }),

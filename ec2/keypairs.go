@@ -218,9 +218,8 @@ type keyPairDescription struct {
 }
 
 var keyPairKind = kind[*cloud.KeyPair]{
-	resource: "key-pair",
-	key:      func(k *cloud.KeyPair) string { return string(k.ID) },
-	id:       func(k *cloud.KeyPair) string { return string(k.ID) },
+	key:  func(k *cloud.KeyPair) string { return string(k.ID) },
+	tags: func(c *call, k *cloud.KeyPair) map[string]string { return c.tagsOf(string(k.ID)) },
 	fields: fields[*cloud.KeyPair]{
 		"key-pair-id": text(func(k *cloud.KeyPair) string { return string(k.ID) }),
 		"fingerprint": text(func(k *cloud.KeyPair) string { return k.Fingerprint }),

@@ -38,9 +38,8 @@ type statusCheck struct {
 }
 
 var statusKind = kind[*cloud.Instance]{
-	resource: "instance",
-	key:      instanceKey,
-	id:       func(i *cloud.Instance) string { return string(i.ID) },
+	key:  instanceKey,
+	tags: func(c *call, i *cloud.Instance) map[string]string { return c.tagsOf(string(i.ID)) },
 	fields: fields[*cloud.Instance]{
 		"availability-zone":            text(func(i *cloud.Instance) string { return i.Zone }),
 		"event.code":                   fixed[*cloud.Instance](""), // nothing is ever scheduled

@@ -238,10 +238,10 @@ type tagDescription struct {
 	tag
 }
 
-// tagKind lists tags. The filter tag:KEY is there as an ordinary field would be:
-// by the tag itself.
+// tagKind lists tags. To the filter tag:KEY each is its own only one.
 var tagKind = kind[cloud.Tag]{
-	key: func(t cloud.Tag) string { return t.Resource + "/" + t.Key },
+	tags: func(_ *call, t cloud.Tag) map[string]string { return map[string]string{t.Key: t.Value} },
+	key:  func(t cloud.Tag) string { return t.Resource + "/" + t.Key },
 	fields: fields[cloud.Tag]{
 		"key":           text(func(t cloud.Tag) string { return t.Key }),
 		"resource-id":   text(func(t cloud.Tag) string { return t.Resource }),

@@ -24,6 +24,9 @@ func TestTags(t *testing.T) {
 	if !slices.Equal(byType, []tagDescription{{privateImage, "image", tag{"owner", "me"}}}) {
 		t.Errorf("chosen by filters: %v", byType)
 	}
+	if tags := get[describeTagsReply](c, c.user, "DescribeTags", asked("tag:owner=me", "resource-type=key-pair")...).Tags; len(tags) != 1 || tags[0].ResourceID != key {
+		t.Errorf("chosen by tag:KEY: %v", tags)
+	}
 	get[reply](c, c.user, "CreateTags", "ResourceId.1="+id, "Tag.1.Key=owner", "Tag.1.Value=you")
 	get[reply](c, c.user, "DeleteTags", "ResourceId.1="+id, "Tag.1.Key=owner", "Tag.1.Value=me") // not this value
 	get[reply](c, c.user, "DeleteTags", "ResourceId.1="+id, "Tag.1.Key=empty", "Tag.1.Value=")

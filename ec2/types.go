@@ -48,7 +48,6 @@ type typeReply struct {
 
 var typeKind = kind[cloud.InstanceType]{
 	key: func(t cloud.InstanceType) string { return string(t.Name) },
-	id:  func(t cloud.InstanceType) string { return string(t.Name) },
 	fields: fields[cloud.InstanceType]{
 		"auto-recovery-supported":                 fixed[cloud.InstanceType]("false"),
 		"bare-metal":                              fixed[cloud.InstanceType]("false"),
@@ -136,7 +135,6 @@ type offering struct {
 
 var offeringKind = kind[offering]{
 	key: func(o offering) string { return o.Type + "/" + o.Location },
-	id:  func(o offering) string { return o.Type },
 	fields: fields[offering]{
 		"instance-type": text(func(o offering) string { return o.Type }),
 		"location":      text(func(o offering) string { return o.Location }),

@@ -42,7 +42,6 @@ type zoneMessage struct {
 
 var zoneKind = kind[string]{
 	key: func(z string) string { return z },
-	id:  func(z string) string { return z },
 	fields: fields[string]{
 		"group-name":    func(c *call, _ string) []string { return one(c.Region) },
 		"message":       fixed[string](""),
@@ -155,7 +154,6 @@ type regionReply struct {
 
 var regionKind = kind[string]{
 	key: func(r string) string { return r },
-	id:  func(r string) string { return r },
 	fields: fields[string]{
 		"endpoint":      func(c *call, _ string) []string { return one(c.Endpoint) },
 		"opt-in-status": fixed[string]("opt-in-not-required"),
