@@ -76,11 +76,13 @@ type Hypervisor interface {
 
 	// Observe sees how the machine stands, also one that an earlier program
 	// started. A machine that can't be talked to, but whose process lives, is
-	// Running.
+	// Running; so is one that waits for space on the host's disk, which observing
+	// it lets try again.
 	Observe(ctx context.Context, dir string) (Status, error)
 
 	// PowerDown asks the guest to shut down (the ACPI power button) and returns
-	// at once; a guest may ignore it. It comes to Exited when it obeys.
+	// at once; a guest may ignore it, and one that is booting does. It comes to
+	// Exited when it obeys. Absent is an error, Exited is none.
 	PowerDown(ctx context.Context, dir string) error
 
 	// Reset starts the guest anew from its firmware, disks and process kept.
@@ -91,9 +93,9 @@ type Hypervisor interface {
 	// Absent, whatever it was before. Killing what is absent is no error.
 	Kill(ctx context.Context, dir string) error
 
-	// Console opens the serial console's log from its beginning: all that the
-	// guest has written since the machine's first start. The machine need not run. An
-	// unwritten console is empty.
+	// Console opens the serial console's log from its beginning: what the guest
+	// has written since the machine's first start, of which all but the last
+	// MiB may be gone. The machine need not run. An unwritten console is empty.
 	Console(dir string) (io.ReadSeekCloser, error)
 
 	// Changes pokes when a machine that this program knows (started or

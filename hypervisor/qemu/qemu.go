@@ -19,7 +19,8 @@
 // What can go wrong: QEMU is missing or dies at once (Start says its last
 // words); it lives but doesn't answer (the machine counts as Running, and Kill
 // ends it by signal); the disk's file system is full (QEMU pauses the guest at
-// the failing write, and Observe lets it try again).
+// the failing write, and Observe lets it try again); a guest writes to its
+// console for ever (Observe keeps the log bounded).
 package qemu
 
 import (
@@ -95,6 +96,9 @@ func (h *Hypervisor) Observe(ctx context.Context, dir string) (hypervisor.Status
 		return hypervisor.Running, nil
 	case err != nil:
 		return "", fmt.Errorf("observing the machine in %s: %w", dir, err)
+	}
+	if err := trimConsole(dir); err != nil {
+		h.log.WarnContext(ctx, "a console grows without bound", "dir", dir, "err", err)
 	}
 	status := m.observe(ctx)
 	if m.process.ended() {
