@@ -52,8 +52,8 @@ func greedy(t *testing.T, d Driver) {
 		evil.Send(synFrame(gateway, evil, 1000+i, netip.MustParseAddrPort("198.51.100.7:80")))
 	}
 	evil.settle()
-	if got := len(world.seen()); got > 1100 {
-		t.Errorf("one guest made the host dial %d times at once", got)
+	if got := world.crowd(); got > 1100 { // of 2000
+		t.Errorf("one guest made the host hold %d connections at once", got)
 	}
 	c, err := good.Dial(t.Context(), netip.MustParseAddrPort("198.51.100.7:80"))
 	if err != nil {

@@ -167,9 +167,9 @@ func spoofing(t *testing.T, d Driver) {
 			netip.MustParseAddrPort("224.0.0.1:9"), []byte("multicast")),
 		"offer": UDPFrame(broadcast, evil.MAC, netip.AddrPortFrom(evil.router(), 67),
 			netip.MustParseAddrPort("255.255.255.255:68"), offer),
-		string(friend.MAC): ARPFrame(evil.MAC, header.ARPReply, evil.MAC, friend.Addr(), victim.Addr()),
-		"IPv6":             append(append(bytes.Clone(victim.MAC), evil.MAC...), append([]byte{0x86, 0xdd}, "IPv6"...)...),
-		"VLAN":             append(append(bytes.Clone(victim.MAC), evil.MAC...), append([]byte{0x81, 0, 0, 1, 8, 0}, "VLAN"...)...),
+		string(evil.MAC): ARPFrame(evil.MAC, header.ARPReply, evil.MAC, friend.Addr(), victim.Addr()),
+		"IPv6":           append(append(bytes.Clone(victim.MAC), evil.MAC...), append([]byte{0x86, 0xdd}, "IPv6"...)...),
+		"VLAN":           append(append(bytes.Clone(victim.MAC), evil.MAC...), append([]byte{0x81, 0, 0, 1, 8, 0}, "VLAN"...)...),
 	}
 	for trace, frame := range attacks {
 		t.Run(fmt.Sprintf("%.40q", trace), func(t *testing.T) {

@@ -21,8 +21,10 @@ import (
 type outside struct {
 	tcp, udp, closed string
 
-	mu     sync.Mutex // guards dialed
+	mu     sync.Mutex // guards what follows
 	dialed []string
+	open   int // connections that the driver holds now
+	most   int // and held at once so far
 }
 
 func newOutside(t testing.TB) *outside {
@@ -57,7 +59,45 @@ func (o *outside) dial(ctx context.Context, network, address string) (net.Conn, 
 	if host, _, _ := net.SplitHostPort(address); host == "198.51.100.7" {
 		to = map[string]string{"tcp4": o.tcp, "udp4": o.udp}[network]
 	}
-	return (&net.Dialer{}).DialContext(ctx, network, to)
+	c, err := (&net.Dialer{}).DialContext(ctx, network, to)
+	if err != nil {
+		return nil, err
+	}
+	o.count(1)
+	closed := sync.OnceFunc(func() { o.count(-1) })
+	if tcp, ok := c.(*net.TCPConn); ok {
+		return &outsideTCPConn{tcp, closed}, nil
+	}
+	return &outsideUDPConn{c.(*net.UDPConn), closed}, nil
+}
+
+// outsideTCPConn and outsideUDPConn tell when they are closed.
+type (
+	outsideTCPConn struct {
+		*net.TCPConn
+		closed func()
+	}
+	outsideUDPConn struct {
+		*net.UDPConn
+		closed func()
+	}
+)
+
+func (c *outsideTCPConn) Close() error { c.closed(); return c.TCPConn.Close() }
+func (c *outsideUDPConn) Close() error { c.closed(); return c.UDPConn.Close() }
+
+func (o *outside) count(by int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.open += by
+	o.most = max(o.most, o.open)
+}
+
+// crowd is how many connections were held at once.
+func (o *outside) crowd() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.most
 }
 
 func (o *outside) seen() []string {

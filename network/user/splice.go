@@ -38,7 +38,7 @@ func reset(guest *guestConn, host net.Conn) {
 
 // refuse closes a connection of the host's with a reset: nobody answers there.
 func refuse(c net.Conn) {
-	if tcp, ok := c.(*net.TCPConn); ok {
+	if tcp, ok := c.(interface{ SetLinger(seconds int) error }); ok {
 		tcp.SetLinger(0)
 	}
 	c.Close()
