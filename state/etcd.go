@@ -167,7 +167,7 @@ func refused(err error) (result, error) {
 	case errors.Is(err, rpctypes.ErrTooManyRequests):
 		return result{outcome: overloaded}, nil
 	case errors.Is(err, rpctypes.ErrNoSpace):
-		return result{}, fmt.Errorf("%w (quota %d GiB): run mallee admin reclaim, and delete what is not needed: %w", ErrNoSpace, quotaBytes>>30, err)
+		return result{}, fmt.Errorf("%w (quota %d GiB): start mallee up again, which reclaims room, and delete what is not needed: %w", ErrNoSpace, quotaBytes>>30, err)
 	case errors.Is(err, rpctypes.ErrTooManyOps), errors.Is(err, rpctypes.ErrRequestTooLarge):
 		return result{}, fmt.Errorf("%w (at most %d records and %d MiB; an outside etcd needs --max-txn-ops=%[2]d --max-request-bytes=%[4]d): ask for less at once: %[5]w",
 			ErrTooBig, maxTxnOps, maxRequestBytes>>20, maxRequestBytes, err)

@@ -183,6 +183,13 @@ func (h *house) secret(name string) ([]byte, error) {
 func (h *house) run(ctx context.Context) {
 	h.work.Go(func() { h.controller.Run(ctx) })
 	h.work.Go(func() { h.node.Run(ctx) })
+	h.work.Go(func() {
+		// The store's history is of no use to a new program, and its room is
+		// the way out of a full one.
+		if err := h.store.Reclaim(ctx); err != nil && ctx.Err() == nil {
+			h.log.Warn("the state keeps its room", "err", err)
+		}
+	})
 }
 
 // close every room that was opened, the last one first. Guests go on.
