@@ -49,6 +49,7 @@ func (c *Controller) expireImages(ctx context.Context) error {
 		}
 		err := c.Store.Update(ctx, func(tx *state.Tx) error {
 			state.Images.Delete(tx, i.ID)
+			state.TagSets.Delete(tx, string(i.ID))
 			return nil
 		})
 		if err != nil {
