@@ -95,6 +95,14 @@ func (i *Instance) HostName() string {
 	return "ip-" + strings.ReplaceAll(i.Local.String(), ".", "-")
 }
 
+// Domain of the names inside the cloud: that of EC2's first region, which
+// programs know.
+const Domain = "ec2.internal"
+
+// PrivateName of the instance, whole: ip-172-31-0-10.ec2.internal. Its owner and
+// its guest are told the same.
+func (i *Instance) PrivateName() string { return i.HostName() + "." + Domain }
+
 // Phase is what a node sees of a machine.
 type Phase string
 

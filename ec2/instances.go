@@ -120,7 +120,7 @@ func (c *call) instanceReply(i *cloud.Instance) instanceReply {
 		Cores: i.Size.VCPUs, ThreadsPerCore: 1, MetadataState: "applied", MetadataTokens: "optional", MetadataEndpoint: "enabled",
 	}
 	if s != cloud.Terminated {
-		r.PrivateIP, r.PrivateDNS = i.Local.String(), i.HostName()
+		r.PrivateIP, r.PrivateDNS = i.Local.String(), i.PrivateName()
 		r.PublicIP, r.DNS = publicOf(i), publicOf(i)
 	}
 	return r
@@ -305,7 +305,7 @@ var instanceKind = kind[*cloud.Instance]{
 		"owner-id":             text(func(i *cloud.Instance) string { return string(i.Account) }),
 		"placement-group-name": fixed[*cloud.Instance](""),
 		"platform":             text(func(i *cloud.Instance) string { return i.Platform }),
-		"private-dns-name":     living(func(i *cloud.Instance) string { return i.HostName() }),
+		"private-dns-name":     living(func(i *cloud.Instance) string { return i.PrivateName() }),
 		"private-ip-address":   living(func(i *cloud.Instance) string { return i.Local.String() }),
 		"product-code":         fixed[*cloud.Instance](""),
 		"product-code.type":    fixed[*cloud.Instance](""),

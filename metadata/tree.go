@@ -12,9 +12,6 @@ import (
 	"mallee/cloud"
 )
 
-// domain of the names inside the cloud.
-const domain = "ec2.internal"
-
 // folder holds leaves (string, or []byte for what is no text) and folders by
 // name. Empty leaves are left out where they mean that there is nothing.
 type folder map[string]any
@@ -83,12 +80,12 @@ func metaData(i Instance) folder {
 		"ami-launch-index":     strconv.Itoa(i.LaunchIndex),
 		"ami-manifest-path":    manifestPath(i),
 		"block-device-mapping": devices(i),
-		"hostname":             hostName(i),
+		"hostname":             i.PrivateName(),
 		"instance-action":      "none",
 		"instance-id":          string(i.ID),
 		"instance-life-cycle":  "on-demand",
 		"instance-type":        string(i.Type),
-		"local-hostname":       hostName(i),
+		"local-hostname":       i.PrivateName(),
 		"local-ipv4":           i.Local.String(),
 		"mac":                  i.MAC,
 		"network":              folder{"interfaces": folder{"macs": folder{i.MAC: networkInterface(i)}}},
@@ -117,8 +114,6 @@ func metaData(i Instance) folder {
 // manifestPath is where the image's bundle lies, without the bucket's slash.
 func manifestPath(i Instance) string { return strings.TrimPrefix(i.Image.Location, "/") }
 
-func hostName(i Instance) string { return i.HostName() + "." + domain }
-
 func groupNames(i Instance) string {
 	var names []string
 	for _, g := range i.Groups {
@@ -139,7 +134,7 @@ func networkInterface(i Instance) folder {
 	f := folder{
 		"device-number":          "0",
 		"interface-id":           "eni-" + strings.TrimPrefix(string(i.ID), "i-"),
-		"local-hostname":         hostName(i),
+		"local-hostname":         i.PrivateName(),
 		"local-ipv4s":            i.Local.String(),
 		"mac":                    i.MAC,
 		"owner-id":               string(i.Account),
