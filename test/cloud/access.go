@@ -1,0 +1,86 @@
+package cloud
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+)
+
+// Eucarc is what a shell knows that has sourced DIR/eucarc.
+func (c *Cloud) Eucarc() (map[string]string, error) {
+	f, err := os.Open(c.Path("eucarc"))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	vars := map[string]string{}
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		name, value, ok := strings.Cut(strings.TrimPrefix(lines.Text(), "export "), "=")
+		if !ok {
+			return nil, fmt.Errorf("%s has the line %q", c.Path("eucarc"), lines.Text())
+		}
+		vars[name] = strings.Trim(value, "'")
+	}
+	return vars, nil
+}
+
+// Access is what a client has to know.
+type Access struct {
+	Endpoint, Region, AccessKey, Secret, Account string
+}
+
+// Access of the administrator, at the program that runs now.
+func (c *Cloud) Access() (Access, error) {
+	vars, err := c.Eucarc()
+	if err != nil {
+		return Access{}, err
+	}
+	endpoint, err := c.Endpoint()
+	return Access{endpoint, vars["AWS_DEFAULT_REGION"], vars["AWS_ACCESS_KEY_ID"], vars["AWS_SECRET_ACCESS_KEY"], vars["EC2_USER_ID"]}, err
+}
+
+// EC2 is Amazon's client for it. It tries once, so that what is wrong is seen.
+func (a Access) EC2() *ec2.Client {
+	return ec2.New(ec2.Options{Region: a.Region, BaseEndpoint: &a.Endpoint, Credentials: a.credentials(), RetryMaxAttempts: 1})
+}
+
+// S3 is Amazon's client for Walrus.
+func (a Access) S3() *s3.Client {
+	endpoint := a.Endpoint + "/services/objectstorage"
+	return s3.New(s3.Options{Region: a.Region, BaseEndpoint: &endpoint, Credentials: a.credentials(), RetryMaxAttempts: 1, UsePathStyle: true})
+}
+
+// STS is Amazon's client for it.
+func (a Access) STS() *sts.Client {
+	return sts.New(sts.Options{Region: a.Region, BaseEndpoint: &a.Endpoint, Credentials: a.credentials(), RetryMaxAttempts: 1})
+}
+
+func (a Access) credentials() aws.CredentialsProvider {
+	return credentials.NewStaticCredentialsProvider(a.AccessKey, a.Secret, "")
+}
+
+// Environ has what a program needs to use the cloud as its eucarc says.
+func (c *Cloud) Environ() ([]string, error) {
+	vars, err := c.Eucarc()
+	if err != nil {
+		return nil, err
+	}
+	env := append(Environ(), "AWS_EC2_METADATA_DISABLED=true", "AWS_PAGER=")
+	for name, value := range vars {
+		env = append(env, name+"="+value)
+	}
+	return env, nil
+}
+
+// EC2 of the administrator; it fails where the cloud isn't up.
+func (c *Cloud) EC2() (*ec2.Client, error) {
+	a, err := c.Access()
+	return a.EC2(), err
+}
