@@ -23,11 +23,12 @@ var doors = map[string]string{
 	"iam":        "cloud state wire",
 	"walrus":     "",
 	"controller": "cloud link state",
-	"node":       "block cloud hypervisor image link network",
+	"node":       "block cloud durable hypervisor image link network",
 	"euca":       "bundle cloud hypervisor hypervisor/qemu image wire/sigv4",
 
 	"state":    "cloud",
 	"link":     "cloud",
+	"durable":  "",
 	"metadata": "cloud network",
 	"bundle":   "cloud",
 	"image":    "cloud",

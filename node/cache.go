@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"golang.org/x/sync/singleflight"
+
+	"mallee/block"
+	"mallee/durable"
 )
 
 // cache keeps the immutable files that disks stand on: an image is unpacked
@@ -24,13 +27,14 @@ import (
 type cache struct {
 	dir   string
 	limit int64 // bytes that entries may take together; what is in use may exceed it
+	now   func() time.Time
 	once  singleflight.Group
 	mu    sync.Mutex // held while entries are evicted, and while one is chosen for use
 }
 
 const halfMade = ".new"
 
-func openCache(dir string, limit int64) (*cache, error) {
+func openCache(dir string, limit int64, now func() time.Time) (*cache, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open the image cache: %w", err)
 	}
@@ -45,13 +49,14 @@ func openCache(dir string, limit int64) (*cache, error) {
 			}
 		}
 	}
-	return &cache{dir: dir, limit: limit}, nil
+	return &cache{dir: dir, limit: limit, now: now}, nil
 }
 
 // ensure has the entry, building it where it is missing, and returns its path.
 // inUse names the entries that must stay; the caller has seen to it that key
 // is among them before it calls. Calls at once for one key build it once; an
-// error is everybody's who waits, and nothing is left of the attempt.
+// error is everybody's who waits, and nothing is left of the attempt. Where the
+// disk was full, all that is not in use has gone, for the next attempt.
 func (c *cache) ensure(key string, inUse func() (map[string]bool, error), build func(*os.File) error) (string, error) {
 	path := filepath.Join(c.dir, key)
 	if c.use(path) {
@@ -61,10 +66,12 @@ func (c *cache) ensure(key string, inUse func() (map[string]bool, error), build 
 		if c.use(path) {
 			return nil, nil
 		}
-		if err := c.build(path, build); err != nil {
-			return nil, err
+		limit, err := c.limit, noSpace(c.build(path, build))
+		var full *block.NoSpaceError
+		if errors.As(err, &full) {
+			limit = 0
 		}
-		return nil, c.evict(inUse)
+		return nil, errors.Join(err, c.evict(limit, inUse))
 	})
 	return path, err
 }
@@ -73,7 +80,7 @@ func (c *cache) ensure(key string, inUse func() (map[string]bool, error), build 
 func (c *cache) use(path string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := time.Now()
+	now := c.now()
 	return os.Chtimes(path, now, now) == nil
 }
 
@@ -91,17 +98,18 @@ func (c *cache) build(path string, build func(*os.File) error) (err error) {
 	if err := build(f); err != nil {
 		return err
 	}
-	if err := errors.Join(f.Chmod(0o400), f.Sync()); err != nil {
+	now := c.now()
+	if err := errors.Join(f.Chmod(0o400), os.Chtimes(temp, now, now), f.Sync()); err != nil {
 		return err
 	}
 	if err := os.Rename(temp, path); err != nil {
 		return err
 	}
-	return syncDir(c.dir)
+	return durable.SyncDir(c.dir)
 }
 
 // evict the least recently used entries until the rest keeps to the limit.
-func (c *cache) evict(inUse func() (map[string]bool, error)) error {
+func (c *cache) evict(limit int64, inUse func() (map[string]bool, error)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	keep, err := inUse()
@@ -113,7 +121,7 @@ func (c *cache) evict(inUse func() (map[string]bool, error)) error {
 		return err
 	}
 	for _, e := range entries {
-		if total <= c.limit {
+		if total <= limit {
 			break
 		}
 		if keep[e.name] {

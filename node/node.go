@@ -29,16 +29,20 @@ package node
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
 	"mallee/block"
 	"mallee/cloud"
+	"mallee/durable"
 	"mallee/hypervisor"
 	"mallee/link"
 	"mallee/network"
@@ -79,22 +83,26 @@ type Node struct {
 	assigned   map[cloud.InstanceID]cloud.Instance // of assignment
 	machines   map[cloud.InstanceID]*machine       // assigned, or something is left of it
 	changed    chan struct{}                       // closed and replaced when the report changed
-	woken      chan cloud.InstanceID               // machines with something to do; nil in Step mode
+	queue      []*machine                          // those that are due and have no worker
+	queued     chan struct{}                       // holds one while queue may not be empty
 }
 
 // machine is the node's memory of one instance; all of it can be measured or
 // read again after a restart.
 type machine struct {
+	id       cloud.InstanceID
 	phase    cloud.Phase
 	reason   cloud.Reason
 	wishes   int
 	failures int
 	retryAt  time.Time
-	busy     bool // a worker has it
-	again    bool // and something happened meanwhile
+	retry    *time.Timer // of retryAt, in Run mode
+	due      bool        // something happened to it since a worker last took it
+	busy     bool        // a worker has it
 
-	powerDown   int       // the reboot for which the guest was asked to shut down
-	powerDownBy time.Time // when its time to do so is over
+	// The worker's own, which mu does not guard.
+	memo        *memo     // nil until it was read
+	powerDownBy time.Time // when a guest that was asked to shut down is reset; zero: it wasn't asked
 }
 
 // Open finds what an earlier program left in o.Dir, and acts on nothing yet.
@@ -105,16 +113,19 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{Options: o, machines: map[cloud.InstanceID]*machine{}, changed: make(chan struct{})}
+	n := &Node{
+		Options: o, machines: map[cloud.InstanceID]*machine{},
+		changed: make(chan struct{}), queued: make(chan struct{}, 1),
+	}
 	if err := os.MkdirAll(filepath.Join(o.Dir, "machines"), 0o700); err != nil {
 		return nil, fmt.Errorf("open the node's folder: %w", err)
 	}
 	var err error
-	if n.cache, err = openCache(filepath.Join(o.Dir, "cache"), o.CacheBytes); err != nil {
+	if n.cache, err = openCache(filepath.Join(o.Dir, "cache"), o.CacheBytes, o.Now); err != nil {
 		return nil, err
 	}
 	if err := readJSON(n.assignmentPath(), &n.assignment); err != nil {
-		return nil, fmt.Errorf("read the node's last assignment: %w", err)
+		return nil, fmt.Errorf("read the node's last assignment: %w; move the file away, and the node does nothing until the cloud tells it anew", err)
 	}
 	n.index()
 	left, err := n.leftovers(ctx)
@@ -128,14 +139,21 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 }
 
 // Accept takes an assignment in: durable first, then known. An older one than
-// the node has is ignored.
+// the node has is ignored, another node's is an error.
 func (n *Node) Accept(a link.Assignment) error {
+	if a.Node != n.ID {
+		return fmt.Errorf("assignment %d is for node %q, and this is %q", a.Generation, a.Node, n.ID)
+	}
+	data, err := json.Marshal(a)
+	if err != nil {
+		return fmt.Errorf("keep assignment %d: %w", a.Generation, err)
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if a.Generation <= n.assignment.Generation {
 		return nil
 	}
-	if err := writeJSON(n.assignmentPath(), a); err != nil {
+	if err := durable.WriteFile(n.assignmentPath(), data); err != nil {
 		return fmt.Errorf("keep assignment %d: %w", a.Generation, err)
 	}
 	before := n.assigned
@@ -167,7 +185,7 @@ func (n *Node) index() {
 func (n *Node) know(id cloud.InstanceID) *machine {
 	m := n.machines[id]
 	if m == nil {
-		m = &machine{phase: cloud.PhasePreparing, wishes: n.assigned[id].Wishes}
+		m = &machine{id: id, phase: cloud.PhasePreparing, wishes: n.assigned[id].Wishes}
 		n.machines[id] = m
 	}
 	return m
@@ -188,7 +206,7 @@ func (n *Node) Report() (link.Report, <-chan struct{}) {
 		Node: n.ID, Zone: n.Zone, Capacity: n.Capacity, Generation: n.assignment.Generation,
 		Machines: make([]link.Machine, 0, len(n.machines)),
 	}
-	for _, id := range sortedKeys(n.machines) {
+	for _, id := range slices.Sorted(maps.Keys(n.machines)) {
 		m := n.machines[id]
 		r.Machines = append(r.Machines, link.Machine{Instance: id, Wishes: m.wishes, Phase: m.phase, Reason: m.reason})
 	}

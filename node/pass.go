@@ -4,51 +4,48 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"mallee/block"
 	"mallee/cloud"
+	"mallee/durable"
 	"mallee/hypervisor"
+	"mallee/network"
 )
 
 // attempts is how often a launch is tried before it is reported as failed.
 const attempts = 3
 
-// memo is what a pass has to remember of one machine over a restart.
-type memo struct {
-	Instance cloud.InstanceID `json:"instance"`
-	Up       bool             `json:"up"`      // the guest was up once: its disk is worth keeping
-	Reboots  int              `json:"reboots"` // how many of the reboots asked for were made
-	Bases    []string         `json:"bases"`   // cache entries that its disks stand on
-}
-
-// pass walks the whole road once for one machine.
-func (n *Node) pass(ctx context.Context, id cloud.InstanceID) {
+// pass walks the whole road once for one machine. Nothing is done before the
+// node has an assignment: to know of none is not to be told to run nothing.
+func (n *Node) pass(ctx context.Context, m *machine) {
 	n.mu.Lock()
-	m := n.machines[id]
-	instance, assigned := n.assigned[id]
-	waiting := m != nil && assigned && m.phase != cloud.PhaseUp && n.Now().Before(m.retryAt)
-	finished := m != nil && assigned && m.phase == cloud.PhaseFailed && m.wishes == instance.Wishes
+	told := n.assignment.Generation > 0
+	removed := n.machines[m.id] != m
+	instance, assigned := n.assigned[m.id]
+	waiting := assigned && m.phase != cloud.PhaseUp && n.Now().Before(m.retryAt)
+	finished := assigned && m.phase == cloud.PhaseFailed && m.wishes == instance.Wishes
 	n.mu.Unlock()
 	switch {
-	case m == nil || waiting || finished:
+	case !told || removed || waiting || finished:
 	case assigned:
-		phase, err := n.ensure(ctx, instance)
-		n.conclude(ctx, instance, phase, err)
+		phase, err := n.ensure(ctx, instance, m)
+		n.conclude(ctx, instance, m, phase, noSpace(err))
 	default:
-		n.giveBack(ctx, id)
+		n.giveBack(ctx, m)
 	}
 }
 
 // ensure makes the machine what it should be, and says how it stands.
-func (n *Node) ensure(ctx context.Context, i cloud.Instance) (cloud.Phase, error) {
-	dir := n.machineDir(i.ID)
-	remembered, err := n.ensureFolder(i)
-	if err != nil {
+func (n *Node) ensure(ctx context.Context, i cloud.Instance, m *machine) (cloud.Phase, error) {
+	if err := n.recall(m); err != nil {
 		return cloud.PhasePreparing, err
 	}
+	dir := n.machineDir(i.ID)
 	status, err := n.Hypervisor.Observe(ctx, dir)
 	if err != nil {
 		return cloud.PhasePreparing, fmt.Errorf("look at the machine: %w", err)
@@ -60,37 +57,46 @@ func (n *Node) ensure(ctx context.Context, i cloud.Instance) (cloud.Phase, error
 		return phaseOf(status), fmt.Errorf("connect to the network: %w", err)
 	}
 	if status == hypervisor.Absent {
-		wanted, err := n.prepare(ctx, i, &remembered)
-		if err != nil {
+		if err := n.start(ctx, i, m, port); err != nil {
 			return cloud.PhasePreparing, err
-		}
-		wanted.NICs = []hypervisor.NIC{{MAC: i.MAC, Attachment: port}}
-		remembered.Reboots = i.Reboots // a new start is all that a reboot asks for
-		if err := n.remember(remembered); err != nil {
-			return cloud.PhasePreparing, err
-		}
-		if err := n.Hypervisor.Start(ctx, wanted); err != nil {
-			return cloud.PhasePreparing, fmt.Errorf("start the machine: %w", err)
 		}
 		status = hypervisor.Running
 	}
-	if !remembered.Up {
-		remembered.Up = true
-		if err := n.remember(remembered); err != nil {
-			return cloud.PhasePreparing, err
-		}
+	m.memo.Up = true
+	phase, err := n.reboot(ctx, i, m, status)
+	return phase, errors.Join(err, n.remember(m.memo))
+}
+
+// start the machine on what it needs. What it stands on is remembered first,
+// all at once, so that no cached image is evicted from under its disks; and a
+// start is all that the reboots asked for so far want.
+func (n *Node) start(ctx context.Context, i cloud.Instance, m *machine, port network.Attachment) error {
+	var err error
+	if m.memo.Bases, err = bases(i); err != nil {
+		return err
 	}
-	return n.reboot(ctx, i, remembered, status)
+	m.memo.Reboots, m.powerDownBy = i.Reboots, time.Time{}
+	if err := n.remember(m.memo); err != nil {
+		return err
+	}
+	wanted, err := n.prepare(ctx, i)
+	if err != nil {
+		return err
+	}
+	wanted.NICs = []hypervisor.NIC{{MAC: i.MAC, Attachment: port}}
+	if err := n.Hypervisor.Start(ctx, wanted); err != nil {
+		return fmt.Errorf("start the machine: %w", err)
+	}
+	return nil
 }
 
 // conclude notes how a pass ended, and what that means for the next one.
-func (n *Node) conclude(ctx context.Context, i cloud.Instance, phase cloud.Phase, err error) {
+func (n *Node) conclude(ctx context.Context, i cloud.Instance, m *machine, phase cloud.Phase, err error) {
 	if ctx.Err() != nil {
 		return // the program ends; the next one measures again
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	m := n.know(i.ID)
 	before := *m
 	m.phase, m.wishes, m.reason = phase, i.Wishes, cloud.Reason{}
 	if err == nil {
@@ -98,7 +104,7 @@ func (n *Node) conclude(ctx context.Context, i cloud.Instance, phase cloud.Phase
 	} else {
 		m.fail(n.Now(), err)
 		n.Log.Warn("a machine is not as it should be", "instance", i.ID, "attempt", m.failures, "err", err)
-		if phase == cloud.PhasePreparing && !n.everUp(i.ID) && (m.failures >= attempts || permanent(err)) {
+		if phase == cloud.PhasePreparing && !m.everUp() && (m.failures >= attempts || permanent(err)) {
 			m.phase = cloud.PhaseFailed
 		}
 	}
@@ -117,27 +123,27 @@ func (m *machine) fail(now time.Time, err error) {
 
 // everUp says whether the guest ever ran. What can't be read is taken for a
 // yes: nothing is given up for lack of a memory.
-func (n *Node) everUp(id cloud.InstanceID) bool {
-	var m memo
-	return readJSON(n.memoPath(id), &m) != nil || m.Up
-}
+func (m *machine) everUp() bool { return m.memo == nil || m.memo.Up }
 
 // giveBack removes all that is left of a machine that is no longer assigned.
-func (n *Node) giveBack(ctx context.Context, id cloud.InstanceID) {
-	err := n.remove(ctx, id)
+func (n *Node) giveBack(ctx context.Context, m *machine) {
+	err := n.remove(ctx, m.id)
+	if ctx.Err() != nil {
+		return
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	m := n.machines[id]
 	if err != nil {
 		m.fail(n.Now(), err)
-		n.Log.Warn("a machine can't be removed yet", "instance", id, "attempt", m.failures, "err", err)
+		n.Log.Warn("a machine can't be removed yet", "instance", m.id, "attempt", m.failures, "err", err)
 		return
 	}
-	if _, back := n.assigned[id]; back {
-		return
+	delete(n.machines, m.id)
+	if _, back := n.assigned[m.id]; back {
+		n.know(m.id) // from the beginning: there is nothing of it
+		n.wakeLocked(m.id)
 	}
-	delete(n.machines, id)
-	n.Log.Info("machine removed", "instance", id)
+	n.Log.Info("machine removed", "instance", m.id)
 	n.touch()
 }
 
@@ -148,42 +154,45 @@ func (n *Node) remove(ctx context.Context, id cloud.InstanceID) error {
 		if err := n.Hypervisor.Kill(ctx, dir); err != nil {
 			return fmt.Errorf("end the machine: %w", err)
 		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("find the machine: %w", err)
 	}
 	if err := n.Network.Remove(ctx, string(id)); err != nil {
 		return fmt.Errorf("disconnect from the network: %w", err)
 	}
-	disks, err := n.Disks.List(ctx)
-	if err != nil {
-		return fmt.Errorf("list the disks: %w", err)
-	}
-	for _, name := range disks {
-		if diskOwner(name) != id {
-			continue
-		}
-		if err := n.Disks.Remove(ctx, name); err != nil {
-			return fmt.Errorf("remove disk %s: %w", name, err)
+	for _, role := range roles {
+		if err := n.Disks.Remove(ctx, diskName(id, role)); err != nil {
+			return fmt.Errorf("remove disk %s: %w", role, err)
 		}
 	}
-	return removeDir(dir)
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove the machine's folder: %w", err)
+	}
+	return durable.SyncDir(filepath.Dir(dir))
 }
 
 // reboot brings the guest through the reboots that were asked for and not made
-// yet, and says how the machine stands.
-func (n *Node) reboot(ctx context.Context, i cloud.Instance, m memo, status hypervisor.Status) (cloud.Phase, error) {
-	if m.Reboots >= i.Reboots {
+// yet, and says how the machine stands. One that comes while the guest still
+// shuts down for another is made with it.
+func (n *Node) reboot(ctx context.Context, i cloud.Instance, m *machine, status hypervisor.Status) (cloud.Phase, error) {
+	if m.memo.Reboots >= i.Reboots {
 		return phaseOf(status), nil
 	}
-	if status == hypervisor.Running {
-		due, err := n.askToPowerDown(ctx, i)
-		if err != nil || !due {
-			return cloud.PhaseUp, err
+	dir := n.machineDir(i.ID)
+	if status == hypervisor.Running && m.powerDownBy.IsZero() {
+		if err := n.Hypervisor.PowerDown(ctx, dir); err != nil {
+			return cloud.PhaseUp, fmt.Errorf("ask the guest to shut down: %w", err)
 		}
+		m.powerDownBy = n.Now().Add(powerDownGrace)
 	}
-	if err := n.Hypervisor.Reset(ctx, n.machineDir(i.ID)); err != nil {
+	if status == hypervisor.Running && n.Now().Before(m.powerDownBy) {
+		return cloud.PhaseUp, nil
+	}
+	if err := n.Hypervisor.Reset(ctx, dir); err != nil {
 		return cloud.PhaseUp, fmt.Errorf("reset the machine: %w", err)
 	}
-	m.Reboots = i.Reboots
-	return cloud.PhaseUp, n.remember(m)
+	m.memo.Reboots, m.powerDownBy = i.Reboots, time.Time{}
+	return cloud.PhaseUp, nil
 }
 
 func phaseOf(s hypervisor.Status) cloud.Phase {
@@ -198,29 +207,60 @@ func phaseOf(s hypervisor.Status) cloud.Phase {
 
 // leftovers are the instances of which anything is on this machine.
 func (n *Node) leftovers(ctx context.Context) ([]cloud.InstanceID, error) {
-	entries, err := os.ReadDir(n.machineDir(""))
+	ids, err := n.folders()
 	if err != nil {
-		return nil, fmt.Errorf("list the machines: %w", err)
+		return nil, err
 	}
 	disks, err := n.Disks.List(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list the disks: %w", err)
 	}
-	var ids []cloud.InstanceID
-	for _, e := range entries {
-		ids = append(ids, cloud.InstanceID(e.Name()))
-	}
 	for _, name := range disks {
-		ids = append(ids, diskOwner(name))
+		if id, ok := diskOwner(name); ok {
+			ids = append(ids, id)
+		}
 	}
 	return ids, nil
 }
 
-// Disks are named after their instance: i-0123abcd.root, i-0123abcd.ephemeral0.
+// folders are the machines that have one; what isn't named like an instance is
+// somebody else's.
+func (n *Node) folders() (ids []cloud.InstanceID, err error) {
+	entries, err := os.ReadDir(n.machineDir(""))
+	if err != nil {
+		return nil, fmt.Errorf("list the machines: %w", err)
+	}
+	for _, e := range entries {
+		if id, ok := instanceID(e.Name()); ok && e.IsDir() {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+func instanceID(name string) (cloud.InstanceID, bool) {
+	id, ok := cloud.ParseID(name, cloud.PrefixInstance)
+	return cloud.InstanceID(id), ok && id == name
+}
+
+// roles of an instance's disks, which are named after both: i-0123abcd-root.
+var roles = []string{roleRoot, roleEphemeral}
+
+const (
+	roleRoot      = "root"
+	roleEphemeral = "ephemeral0"
+)
+
 func diskName(id cloud.InstanceID, role string) string { return string(id) + "-" + role }
 
-func diskOwner(name string) cloud.InstanceID {
-	return cloud.InstanceID(name[:max(strings.LastIndexByte(name, '-'), 0)])
+// diskOwner is the instance of a disk; false where it is somebody else's.
+func diskOwner(name string) (cloud.InstanceID, bool) {
+	for _, role := range roles {
+		if id, ok := strings.CutSuffix(name, "-"+role); ok {
+			return instanceID(id)
+		}
+	}
+	return "", false
 }
 
 // backoff before the next try: 1 s, 2 s, 4 s … a minute.
@@ -239,15 +279,16 @@ func permanent(err error) bool {
 }
 
 // reasonOf puts a failure in EC2's form: the user's own image is the client's
-// matter, everything else the server's.
+// matter, everything else the server's, a full disk met while unpacking included.
 func reasonOf(err error) cloud.Reason {
+	code := cloud.ReasonInternalError
 	var image *ImageError
 	var full *block.NoSpaceError
 	switch {
-	case errors.As(err, &image):
-		return cloud.Reason{Code: cloud.ReasonInvalidImage, Message: cloud.ReasonInvalidImage + ": " + err.Error()}
 	case errors.As(err, &full):
-		return cloud.Reason{Code: cloud.ReasonNoCapacity, Message: cloud.ReasonNoCapacity + ": " + err.Error()}
+		code = cloud.ReasonNoCapacity
+	case errors.As(err, &image):
+		code = cloud.ReasonInvalidImage
 	}
-	return cloud.Reason{Code: cloud.ReasonInternalError, Message: cloud.ReasonInternalError + ": " + err.Error()}
+	return cloud.Reason{Code: code, Message: code + ": " + err.Error()}
 }

@@ -2,7 +2,8 @@ package node
 
 import (
 	"context"
-	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,9 +14,6 @@ import (
 // Run keeps the conversation with the cloud and the machine as assigned, until
 // ctx ends. Guests go on running after it.
 func (n *Node) Run(ctx context.Context) {
-	n.mu.Lock()
-	n.woken = make(chan cloud.InstanceID, 1024)
-	n.mu.Unlock()
 	var all sync.WaitGroup
 	all.Go(func() { n.converse(ctx) })
 	all.Go(func() { n.work(ctx) })
@@ -27,15 +25,17 @@ func (n *Node) converse(ctx context.Context) {
 	for ctx.Err() == nil {
 		report, changed := n.Report()
 		a, err := n.sync(ctx, report, changed)
-		switch {
-		case errors.Is(err, context.Canceled):
-			continue // there is news to report, or Run ends
-		case err == nil:
+		if err == nil {
 			err = n.Accept(a)
 		}
-		if err != nil {
-			n.Log.Warn("no agreement with the cloud", "node", n.ID, "err", err)
-			pause(ctx, time.Second)
+		select {
+		case <-changed: // an error is no wonder, and there is news to report
+		case <-ctx.Done():
+		default:
+			if err != nil {
+				n.Log.Warn("no agreement with the cloud", "node", n.ID, "err", err)
+				pause(ctx, time.Second)
+			}
 		}
 	}
 }
@@ -72,56 +72,49 @@ func (n *Node) work(ctx context.Context) {
 			n.wakeAll()
 		case <-n.Hypervisor.Changes():
 			n.wakeAll()
-		case id := <-n.woken:
-			if n.take(id) {
-				workers.Go(func() { n.serve(ctx, id) })
+		case <-n.queued:
+			for _, m := range n.take() {
+				workers.Go(func() { n.serve(ctx, m) })
 			}
 		}
 	}
 }
 
 // serve one machine until it has nothing more to do.
-func (n *Node) serve(ctx context.Context, id cloud.InstanceID) {
-	for {
-		n.pass(ctx, id)
-		if !n.release(ctx, id) {
-			return
-		}
+func (n *Node) serve(ctx context.Context, m *machine) {
+	n.pass(ctx, m)
+	for n.again(ctx, m) {
+		n.pass(ctx, m)
 	}
 }
 
-// take the machine for a worker; false where another has it, who then looks
-// again.
-func (n *Node) take(id cloud.InstanceID) bool {
+// take the machines that are queued; each is a worker's from here on.
+func (n *Node) take() []*machine {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	m := n.machines[id]
-	if m == nil {
-		return false
+	taken := n.queue
+	n.queue = nil
+	for _, m := range taken {
+		m.due, m.busy = false, true
 	}
-	if m.busy {
-		m.again = true
-		return false
-	}
-	m.busy, m.again = true, false
-	return true
+	return taken
 }
 
-// release the machine, unless there is more to do: then true, and it is kept.
-func (n *Node) release(ctx context.Context, id cloud.InstanceID) bool {
+// again says whether there is more to do for the worker; otherwise the machine
+// is not its own any more, and is due again when it should be retried.
+func (n *Node) again(ctx context.Context, m *machine) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	m := n.machines[id]
-	if m == nil {
-		return false
-	}
-	if m.again && ctx.Err() == nil {
-		m.again = false
+	if m.due && ctx.Err() == nil {
+		m.due = false
 		return true
 	}
 	m.busy = false
+	if m.retry != nil {
+		m.retry.Stop()
+	}
 	if wait := m.retryAt.Sub(n.Now()); wait > 0 && ctx.Err() == nil {
-		time.AfterFunc(wait, func() { n.wake(id) })
+		m.retry = time.AfterFunc(wait, func() { n.wake(m.id) })
 	}
 	return false
 }
@@ -130,10 +123,14 @@ func (n *Node) release(ctx context.Context, id cloud.InstanceID) bool {
 // for a simulation that decides when.
 func (n *Node) Step(ctx context.Context) {
 	n.mu.Lock()
-	ids := sortedKeys(n.machines)
+	var all []*machine
+	for _, id := range slices.Sorted(maps.Keys(n.machines)) {
+		all = append(all, n.machines[id])
+	}
+	n.queue = nil
 	n.mu.Unlock()
-	for _, id := range ids {
-		n.pass(ctx, id)
+	for _, m := range all {
+		n.pass(ctx, m)
 	}
 }
 
@@ -151,12 +148,21 @@ func (n *Node) wakeAll() {
 	}
 }
 
-// wakeLocked asks for a pass over the machine. Where the queue is full the
-// next tick asks again.
+// wakeLocked asks for a pass over the machine: by the worker that has it, or by
+// the next. mu is held.
 func (n *Node) wakeLocked(id cloud.InstanceID) {
+	m := n.machines[id]
+	if m == nil || m.due {
+		return
+	}
+	m.due = true
+	if m.busy {
+		return
+	}
+	n.queue = append(n.queue, m)
 	select {
-	case n.woken <- id:
-	default:
+	case n.queued <- struct{}{}:
+	default: // it holds one already
 	}
 }
 

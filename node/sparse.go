@@ -17,6 +17,7 @@ type sparseWriter struct {
 	f   *os.File
 	at  int64
 	buf []byte // what is left over from the last write, less than a block
+	err error  // the first write to the file that failed: the file is worth nothing
 }
 
 func newSparseWriter(f *os.File) *sparseWriter { return &sparseWriter{f: f} }
@@ -50,7 +51,7 @@ func (w *sparseWriter) blocks(p []byte) error {
 			run += hole
 		}
 		if run > 0 {
-			if _, err := w.f.WriteAt(p[:run], w.at); err != nil {
+			if err := w.put(p[:run]); err != nil {
 				return err
 			}
 			w.at, p = w.at+int64(run), p[run:]
@@ -76,11 +77,24 @@ func (w *sparseWriter) Skip(n int64) {
 
 // finish writes the rest, and gives the file the size that was promised.
 func (w *sparseWriter) finish(size int64) error {
-	if _, err := w.f.WriteAt(w.buf, w.at); err != nil {
-		return err
-	}
 	if got := w.at + int64(len(w.buf)); got != size {
 		return fmt.Errorf("the image has %d bytes where %d were registered", got, size)
 	}
-	return w.f.Truncate(roundUp(size))
+	if err := w.put(w.buf); err != nil {
+		return err
+	}
+	w.keep(w.f.Truncate(roundUp(size)))
+	return w.err
+}
+
+func (w *sparseWriter) put(p []byte) error {
+	_, err := w.f.WriteAt(p, w.at)
+	w.keep(err)
+	return w.err
+}
+
+func (w *sparseWriter) keep(err error) {
+	if w.err == nil && err != nil {
+		w.err = fmt.Errorf("write to the image cache: %w", err)
+	}
 }
