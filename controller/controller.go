@@ -22,12 +22,13 @@ package controller
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"mallee/state"
 )
 
-// Options of the loops. All are required but Deadlines.
+// Options of the loops. All are required but Deadlines and its fields.
 type Options struct {
 	Store     *state.Store
 	Now       func() time.Time
@@ -77,17 +78,11 @@ func (c *Controller) loops() []loop {
 
 // Run the loops until ctx ends.
 func (c *Controller) Run(ctx context.Context) {
-	done := make(chan struct{})
-	loops := c.loops()
-	for _, l := range loops {
-		go func() {
-			defer func() { done <- struct{}{} }()
-			c.run(ctx, l)
-		}()
+	var all sync.WaitGroup
+	for _, l := range c.loops() {
+		all.Go(func() { c.run(ctx, l) })
 	}
-	for range loops {
-		<-done
-	}
+	all.Wait()
 }
 
 // Step makes one pass of every loop: what Run does, for a simulation that

@@ -44,7 +44,7 @@ func (c *Controller) expireInstances(ctx context.Context) error {
 func (c *Controller) expireImages(ctx context.Context) error {
 	view := c.Store.View()
 	for i := range state.Images.All(view) {
-		if i.Deregistered.IsZero() || c.Now().Sub(i.Deregistered) < c.Deadlines.Image || used(view, i.ID) {
+		if i.State() != cloud.ImageDeregistered || c.Now().Sub(i.Deregistered) < c.Deadlines.Image || used(view, i.ID) {
 			continue
 		}
 		err := c.Store.Update(ctx, func(tx *state.Tx) error {

@@ -45,18 +45,24 @@ func seen(r state.Reader, id cloud.InstanceID) cloud.Observation {
 	return cloud.Observation{}
 }
 
+// settle one instance, as it is found in the transaction.
 func (c *Controller) settle(ctx context.Context, id cloud.InstanceID) error {
-	return c.Store.Update(ctx, func(tx *state.Tx) error {
+	var settled cloud.Instance
+	err := c.Store.Update(ctx, func(tx *state.Tx) error {
+		settled = cloud.Instance{}
 		i, _, ok := state.Instances.Get(tx, id)
 		if !ok || i.Wish != cloud.WishRunning {
 			return nil
 		}
 		if wish, why := c.due(i, seen(tx, id)); wish != i.Wish {
-			c.Log.Info("instance ends", "instance", id, "wish", wish, "reason", why.Message)
-			state.Want(tx, *i, wish, why, c.Now())
+			settled = state.Want(tx, *i, wish, why, c.Now())
 		}
 		return nil
 	})
+	if err == nil && settled.ID != "" {
+		c.Log.Info("instance ends", "instance", id, "wish", settled.Wish, "reason", settled.Reason.Message)
+	}
+	return err
 }
 
 // due is what an instance that is wished to run should come to, as observed.

@@ -17,8 +17,10 @@ func (c *Controller) Sync(ctx context.Context, r link.Report) (link.Assignment, 
 	}
 	for {
 		changed := c.Store.Changed()
-		if a := c.Assignment(r.Node); a.Generation > r.Generation {
-			return a, nil
+		// Most commits are not this node's affair, which its record tells
+		// without a look at its instances.
+		if _, generation, _ := state.Nodes.Get(c.Store.View(), r.Node); generation > r.Generation {
+			return c.Assignment(r.Node), nil
 		}
 		select {
 		case <-changed:
