@@ -382,3 +382,57 @@ func TestSerialConsole(t *testing.T) {
 		t.Errorf("the serial console says %q, %v", line, err)
 	}
 }
+
+// TestResetWhileBooting resets at moments all over the firmware's first
+// milliseconds, in which it is not whole.
+func TestResetWhileBooting(t *testing.T) {
+	needsQEMU(t)
+	h := openTest(t)
+	defer h.Close()
+	m := sectorMachine(t, printSector("hello\n", halts))
+	killLater(t, m.Dir)
+	for i := range 12 {
+		if err := h.Start(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 * i { // some 0.2 ms each
+			observe(t, h, m.Dir)
+		}
+		if err := h.Reset(t.Context(), m.Dir); err != nil {
+			t.Fatal(err)
+		}
+		waitConsole(t, h, m.Dir, strings.Repeat("hello\n", i+1))
+		if err := h.Kill(t.Context(), m.Dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestResetHalfDone finds a guest as a program leaves it that dies in the
+// middle of a reset.
+func TestResetHalfDone(t *testing.T) {
+	needsQEMU(t)
+	for name, half := range map[string][]string{
+		"stopped": {"stop"}, "reset": {"stop", "system_reset"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := openTest(t)
+			defer h.Close()
+			m := sectorMachine(t, printSector("hello\n", halts))
+			killLater(t, m.Dir)
+			if err := h.Start(t.Context(), m); err != nil {
+				t.Fatal(err)
+			}
+			waitConsole(t, h, m.Dir, "hello\n")
+			for _, name := range half {
+				if err := h.machines[m.Dir].execute(t.Context(), command{Name: name}, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if s := observe(t, h, m.Dir); s != hypervisor.Running {
+				t.Errorf("Observe = %s, want running", s)
+			}
+			waitConsole(t, h, m.Dir, "hello\nhello\n")
+		})
+	}
+}

@@ -101,28 +101,29 @@ func (m *machine) talk(ctx context.Context) (*monitor, error) {
 	return m.monitor, err
 }
 
-func (m *machine) execute(ctx context.Context, name string, result any) error {
+func (m *machine) execute(ctx context.Context, c command, result any) error {
 	monitor, err := m.talk(ctx)
 	if err != nil {
 		return err
 	}
-	return monitor.execute(ctx, name, result)
+	return monitor.execute(ctx, c, result)
 }
 
 // runState is QEMU's RunState, of which we tell these apart.
 type runState string
 
 const (
-	stateRunning  runState = "running"
-	stateShutdown runState = "shutdown" // powered off by its guest, needs a reset
-	stateIOError  runState = "io-error" // paused at a write for which the host has no space
+	stateShutdown  runState = "shutdown"  // powered off by its guest, needs a reset
+	stateIOError   runState = "io-error"  // paused at a write for which the host has no space
+	statePaused    runState = "paused"    // in the middle of our reset,
+	statePrelaunch runState = "prelaunch" // and further
 )
 
 func (m *machine) state(ctx context.Context) (runState, error) {
 	var answer struct {
 		Status runState `json:"status"`
 	}
-	err := m.execute(ctx, "query-status", &answer)
+	err := m.execute(ctx, command{Name: "query-status"}, &answer)
 	return answer.Status, err
 }
 
@@ -134,41 +135,86 @@ func (m *machine) observe(ctx context.Context) hypervisor.Status {
 	switch {
 	case err != nil:
 		m.log.DebugContext(ctx, "a machine does not answer", "dir", m.dir, "err", err)
+		return hypervisor.Running
 	case state == stateShutdown:
 		return hypervisor.Exited
-	case state == stateIOError:
-		// The write is done again, and pauses the guest again if it must.
-		if err := m.execute(ctx, "cont", nil); err != nil {
-			m.log.WarnContext(ctx, "a guest that waits for its disk can't go on", "dir", m.dir, "err", err)
-		}
+	}
+	if err := m.resume(ctx, state); err != nil {
+		m.log.WarnContext(ctx, "a guest that is paused can't go on", "dir", m.dir, "state", state, "err", err)
 	}
 	return hypervisor.Running
 }
 
-// reset resets the guest, and lets it run if it was stopped. QEMU resets after
-// it has answered, and only a machine that was reset may go on.
+// resume ends a pause.
+func (m *machine) resume(ctx context.Context, from runState) error {
+	switch from {
+	case stateIOError: // the write is done again, and pauses the guest again if it must
+		return m.execute(ctx, command{Name: "cont"}, nil)
+	case statePaused, statePrelaunch: // a program died while it reset the guest
+		return m.reset(ctx)
+	}
+	return nil
+}
+
+// reset resets the guest, and lets it run. The guest stands still meanwhile;
+// should we die in between, the next to observe it begins anew.
 func (m *machine) reset(ctx context.Context) error {
+	if err := m.execute(ctx, command{Name: "stop"}, nil); err != nil {
+		return err
+	}
+	if err := m.unshadow(ctx); err != nil {
+		return err
+	}
+	if err := m.systemReset(ctx); err != nil {
+		return err
+	}
+	return m.execute(ctx, command{Name: "cont"}, nil)
+}
+
+// unshadow maps the firmware's ROM where the firmware maps RAM, and copies
+// itself to, early at each boot. QEMU's reset doesn't do so (7.2, q35), and the
+// processor would begin in a copy that is not complete: a machine that is reset
+// within the first milliseconds of a boot hangs for good. These are the
+// registers PAM0 to PAM6 of the host bridge, by way of PCI's configuration ports.
+func (m *machine) unshadow(ctx context.Context) error {
+	for _, line := range []string{
+		"o /4 0xcf8 0x80000090", "o /4 0xcfc 0",
+		"o /4 0xcf8 0x80000094", "o /2 0xcfc 0", "o /1 0xcfe 0",
+	} {
+		c := command{Name: "human-monitor-command", Arguments: map[string]string{"command-line": line}}
+		var complaint string
+		if err := m.execute(ctx, c, &complaint); err != nil {
+			return err
+		}
+		if complaint != "" {
+			return fmt.Errorf("QEMU says to %q: %s", line, complaint)
+		}
+	}
+	return nil
+}
+
+// systemReset returns when the reset is done, which is after QEMU has
+// answered. Only then may the guest go on.
+func (m *machine) systemReset(ctx context.Context) error {
 	select {
 	case <-m.resets: // an earlier one
 	default:
 	}
-	if err := m.execute(ctx, "system_reset", nil); err != nil {
+	if err := m.execute(ctx, command{Name: "system_reset"}, nil); err != nil {
 		return err
 	}
+	timer := time.NewTimer(commandTimeout)
+	defer timer.Stop()
 	select {
 	case <-m.resets:
+		return nil
 	case <-m.process.gone:
 		return errAbsent
-	case <-time.After(commandTimeout):
+	case <-timer.C:
 		return fmt.Errorf("QEMU has not reset it within %v", commandTimeout)
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	state, err := m.state(ctx)
-	if err != nil || state == stateRunning {
-		return err
-	}
-	return m.execute(ctx, "cont", nil)
 }
 
 // kill ends the process, politely if it listens, and returns when it is gone.
@@ -188,7 +234,7 @@ func (m *machine) kill(ctx context.Context) error {
 func (m *machine) quit(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, glanceTimeout)
 	defer cancel()
-	return m.execute(ctx, "quit", nil)
+	return m.execute(ctx, command{Name: "quit"}, nil)
 }
 
 // end kills the process for certain, and waits until it is gone.

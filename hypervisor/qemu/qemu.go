@@ -111,7 +111,7 @@ func (h *Hypervisor) Observe(ctx context.Context, dir string) (hypervisor.Status
 func (h *Hypervisor) PowerDown(ctx context.Context, dir string) error {
 	m, err := h.find(ctx, dir)
 	if err == nil {
-		err = m.execute(ctx, "system_powerdown", nil)
+		err = m.execute(ctx, command{Name: "system_powerdown"}, nil)
 	}
 	if err != nil {
 		return fmt.Errorf("powering down the machine in %s: %w", dir, err)

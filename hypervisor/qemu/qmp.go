@@ -34,7 +34,7 @@ type monitor struct {
 	want    atomic.Uint64
 	replies chan message // has room for that one reply
 
-	command sync.Mutex // held while a command waits for its reply
+	turn sync.Mutex // held while a command waits for its reply
 
 	done chan struct{} // closed when the conversation is over
 	err  error         // why; written before done is closed
@@ -165,12 +165,19 @@ func (m *monitor) read(lines *bufio.Scanner) {
 	}
 }
 
+// command is one in QMP's words.
+type command struct {
+	Name      string            `json:"execute"`
+	ID        uint64            `json:"id"`
+	Arguments map[string]string `json:"arguments,omitempty"`
+}
+
 // execute runs a command and decodes its answer into result, unless that is
 // nil. Safe for concurrent use; commands take their turn.
-func (m *monitor) execute(ctx context.Context, name string, result any) error {
+func (m *monitor) execute(ctx context.Context, c command, result any) error {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
-	reply, err := m.roundTrip(ctx, name)
+	reply, err := m.roundTrip(ctx, c)
 	if err == nil && reply.Error != nil {
 		err = reply.Error
 	}
@@ -178,20 +185,20 @@ func (m *monitor) execute(ctx context.Context, name string, result any) error {
 		err = json.Unmarshal(reply.Return, result)
 	}
 	if err != nil {
-		return fmt.Errorf("QMP command %s: %w", name, err)
+		return fmt.Errorf("QMP command %s: %w", c.Name, err)
 	}
 	return nil
 }
 
-func (m *monitor) roundTrip(ctx context.Context, name string) (message, error) {
-	m.command.Lock()
-	defer m.command.Unlock()
-	id := m.want.Add(1)
+func (m *monitor) roundTrip(ctx context.Context, c command) (message, error) {
+	m.turn.Lock()
+	defer m.turn.Unlock()
+	c.ID = m.want.Add(1)
 	select {
 	case <-m.replies: // of a command that gave up
 	default:
 	}
-	line, err := json.Marshal(map[string]any{"execute": name, "id": id})
+	line, err := json.Marshal(c)
 	if err != nil {
 		return message{}, err
 	}

@@ -71,13 +71,13 @@ func TestMonitor(t *testing.T) {
 		p.say(`{"error": {"class": "GenericError", "desc": "Resetting the Virtual Machine is required"}, "id": %d}`, p.hear(t, "cont"))
 	}, func(t *testing.T, m *monitor, events <-chan event) {
 		var status struct{ Status string }
-		if err := m.execute(t.Context(), "query-status", &status); err != nil || status.Status != "shutdown" {
+		if err := m.execute(t.Context(), command{Name: "query-status"}, &status); err != nil || status.Status != "shutdown" {
 			t.Errorf("query-status: %q, %v", status.Status, err)
 		}
 		if e := <-events; e.Name != "STOP" {
 			t.Errorf("event %+v, want STOP", e)
 		}
-		err := m.execute(t.Context(), "cont", nil)
+		err := m.execute(t.Context(), command{Name: "cont"}, nil)
 		var refused *commandError
 		if !errors.As(err, &refused) || refused.Class != "GenericError" || !strings.Contains(err.Error(), "Resetting") {
 			t.Errorf("cont: %v, want QEMU's refusal", err)
@@ -94,19 +94,19 @@ func TestMonitorDeadline(t *testing.T) {
 		p.hear(t, "stop")
 	}, func(t *testing.T, m *monitor, _ <-chan event) {
 		begin := time.Now()
-		if err := m.execute(t.Context(), "query-status", nil); !errors.Is(err, context.DeadlineExceeded) {
+		if err := m.execute(t.Context(), command{Name: "query-status"}, nil); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("unanswered: %v, want the deadline", err)
 		}
 		if took := time.Since(begin); took != commandTimeout {
 			t.Errorf("unanswered for %v, want %v", took, commandTimeout)
 		}
 		var name struct{ Name string }
-		if err := m.execute(t.Context(), "query-name", &name); err != nil || name.Name != "right" {
+		if err := m.execute(t.Context(), command{Name: "query-name"}, &name); err != nil || name.Name != "right" {
 			t.Errorf("after it: %q, %v, want the right answer", name.Name, err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
-		if err := m.execute(ctx, "stop", nil); !errors.Is(err, context.Canceled) {
+		if err := m.execute(ctx, command{Name: "stop"}, nil); !errors.Is(err, context.Canceled) {
 			t.Errorf("cancelled: %v", err)
 		}
 	})
@@ -130,11 +130,11 @@ func TestMonitorHangsUp(t *testing.T) {
 				p.Close()
 			}, func(t *testing.T, m *monitor, _ <-chan event) {
 				begin := time.Now()
-				if err := m.execute(t.Context(), "query-status", nil); err == nil {
+				if err := m.execute(t.Context(), command{Name: "query-status"}, nil); err == nil {
 					t.Errorf("query-status succeeds")
 				}
 				<-m.done
-				if err := m.execute(t.Context(), "stop", nil); err == nil {
+				if err := m.execute(t.Context(), command{Name: "stop"}, nil); err == nil {
 					t.Errorf("a command after it succeeds")
 				}
 				if took := time.Since(begin); took != 0 {
