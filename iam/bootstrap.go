@@ -19,7 +19,7 @@ import (
 // bootstrap makes the system account with its admin where there is none. The
 // guard of the alias lets one of many who start at once do it.
 func (s *IAM) bootstrap(ctx context.Context) error {
-	if state.Owner(s.Store.View(), guardAlias, cloud.SystemAccount) != "" {
+	if s.bootstrapped() {
 		return nil
 	}
 	pair, err := ensureKeyPair(s.Dir, AdminUser, cloud.SystemAccount+"/"+AdminUser, s.Rand, s.Now())
@@ -50,6 +50,10 @@ func (s *IAM) bootstrap(ctx context.Context) error {
 		})
 		return nil
 	})
+}
+
+func (s *IAM) bootstrapped() bool {
+	return state.Owner(s.Store.View(), guardAlias, cloud.SystemAccount) != ""
 }
 
 // guardAlias is the kind of the guards that make account aliases unique.

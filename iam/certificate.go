@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"mallee/durable"
 )
 
 // certificateYears is how long a certificate holds. Bundles must stay readable,
@@ -91,7 +93,7 @@ func makeKey(path string, random io.Reader) (*rsa.PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	return key, writeFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	return key, durable.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 }
 
 func makeCertificate(path string, key *rsa.PrivateKey, subject string, random io.Reader, now time.Time) ([]byte, error) {
@@ -112,26 +114,5 @@ func makeCertificate(path string, key *rsa.PrivateKey, subject string, random io
 		return nil, err
 	}
 	data := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	return data, writeFile(path, data)
-}
-
-// writeFile is durable when it returns: a whole file, or none of that name.
-func writeFile(path string, data []byte) (err error) {
-	temp := path + ".new"
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(temp))
-	}
-	if err := os.Rename(temp, path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return data, durable.WriteFile(path, data)
 }

@@ -2,9 +2,9 @@ package iam
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
+
+	"mallee/durable"
 )
 
 // Region is the name of the only region of a cloud. Its zones add a letter, which
@@ -36,13 +36,10 @@ func (c Credentials) WriteEucarc(path, endpoint, s3 string) error {
 	} {
 		fmt.Fprintf(&b, "export %s=%s\n", v[0], shellQuote(v[1]))
 	}
-	if old, err := os.ReadFile(path); err == nil && string(old) == b.String() {
-		return nil
+	if err := durable.WriteFile(path, []byte(b.String())); err != nil {
+		return fmt.Errorf("write how to use the cloud: %w", err)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
-	return writeFile(path, []byte(b.String()))
+	return nil
 }
 
 // shellQuote makes s one word for a POSIX shell.

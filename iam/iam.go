@@ -32,7 +32,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"time"
 
 	"mallee/cloud"
@@ -41,6 +44,9 @@ import (
 
 // AdminUser is the user of an account that can't be removed and may do everything in it.
 const AdminUser = "admin"
+
+// cloudKeys is the name of the cloud's own pair of files.
+const cloudKeys = "cloud"
 
 // Options of IAM. All are required.
 type Options struct {
@@ -153,11 +159,16 @@ func userID(r state.Reader, account cloud.AccountID, name string) string {
 }
 
 // Open reads the cloud's keys, or makes them, and makes the system account
-// where there is none.
+// where there is none. A cloud that has accounts and has lost its key is not
+// given another, with which it could read none of its bundles.
 func Open(ctx context.Context, o Options) (*IAM, error) {
 	s := &IAM{Options: o}
+	path := filepath.Join(o.Dir, cloudKeys+"-pk.pem")
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) && s.bootstrapped() {
+		return nil, fmt.Errorf("the cloud's private key %s is gone: put it back from a backup; no image can be read without it", path)
+	}
 	var err error
-	if s.cloud, err = ensureKeyPair(o.Dir, "cloud", "Mallee cloud", o.Rand, o.Now()); err != nil {
+	if s.cloud, err = ensureKeyPair(o.Dir, cloudKeys, "Mallee cloud", o.Rand, o.Now()); err != nil {
 		return nil, fmt.Errorf("the cloud's certificate: %w", err)
 	}
 	if err := s.bootstrap(ctx); err != nil {

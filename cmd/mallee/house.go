@@ -17,6 +17,7 @@ import (
 	"mallee/bundle"
 	"mallee/cloud"
 	"mallee/controller"
+	"mallee/durable"
 	"mallee/ec2"
 	"mallee/front"
 	"mallee/hypervisor/qemu"
@@ -161,7 +162,7 @@ func (h *house) accel(ctx context.Context) (qemu.Accel, error) {
 	if err != nil {
 		return "", err
 	}
-	return proof.Accel, os.WriteFile(path, data, 0o600)
+	return proof.Accel, durable.WriteFile(path, data)
 }
 
 // secret of that name, made at the first start.
@@ -173,7 +174,7 @@ func (h *house) secret(name string) ([]byte, error) {
 	}
 	secret = make([]byte, 32)
 	rand.Read(secret) // never fails
-	if err := os.WriteFile(path, secret, 0o600); err != nil {
+	if err := durable.WriteFile(path, secret); err != nil {
 		return nil, fmt.Errorf("make the secret %s: %w", name, err)
 	}
 	return secret, nil
