@@ -66,13 +66,13 @@ func reap(pidfd uintptr) (ended bool) {
 
 // signal sends a signal; that the process has ended is no error.
 func (p *process) signal(s unix.Signal) error {
+	var sendErr error
 	conn, err := p.file.SyscallConn()
 	if err != nil {
-		return fmt.Errorf("signalling process %d: %w", p.pid, err)
+		return fmt.Errorf("sending %v to process %d: %w", s, p.pid, err)
 	}
-	var sendErr error
 	err = conn.Control(func(fd uintptr) { sendErr = unix.PidfdSendSignal(int(fd), s, nil, 0) })
-	if errors.Is(err, os.ErrClosed) || errors.Is(sendErr, unix.ESRCH) {
+	if p.ended() || errors.Is(sendErr, unix.ESRCH) {
 		return nil
 	}
 	if err := errors.Join(err, sendErr); err != nil {
