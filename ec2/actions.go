@@ -20,7 +20,7 @@ var actions = table(
 	named("DescribeImages", reading(describeImages)).on("image").chooses(imageKind.names()).pages1(1000),
 
 	// keys, groups, tags
-	named("CreateKeyPair", writing(createKeyPair)).on("key-pair").tags("key-pair"),
+	named("CreateKeyPair", preparing(makeKey, createKeyPair)).on("key-pair").tags("key-pair"),
 	named("ImportKeyPair", writing(importKeyPair)).on("key-pair").tags("key-pair"),
 	named("DeleteKeyPair", writing(deleteKeyPair)).on("key-pair"),
 	named("DescribeKeyPairs", reading(describeKeyPairs)).on("key-pair").chooses(keyPairKind.names()),

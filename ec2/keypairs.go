@@ -19,7 +19,7 @@ type createKeyPairInput struct {
 	KeyType   string `wire:"KeyType,enum=rsa|ed25519"`
 	KeyFormat string `wire:"KeyFormat,enum=pem|ppk"`
 
-	fresh *freshKey // made once, however often the handler runs
+	fresh *freshKey // what makeKey made
 }
 
 type createKeyPairReply struct {
@@ -35,19 +35,22 @@ type keyPairReply struct {
 	Tags        []tag  `xml:"tagSet>item"`
 }
 
-func createKeyPair(c *call, in *createKeyPairInput) (*createKeyPairReply, error) {
+// makeKey is the step before the transaction: writers wait for each other, and
+// an RSA key takes tenths of a second. A name that can't be costs none.
+func makeKey(c *call, in *createKeyPairInput) (err error) {
 	if in.KeyFormat == "ppk" {
-		return nil, wire.UnsupportedOperation("The value ppk of the parameter KeyFormat is not supported: ask for pem, which puttygen converts")
+		return wire.UnsupportedOperation("The value ppk of the parameter KeyFormat is not supported: ask for pem, which puttygen converts")
 	}
 	if err := c.newKeyName(in.KeyName); err != nil {
-		return nil, err
+		return err
 	}
-	if in.fresh == nil {
-		fresh, err := newKey(in.KeyType, c.Rand)
-		if err != nil {
-			return nil, err
-		}
-		in.fresh = fresh
+	in.fresh, err = newKey(in.KeyType, c.Rand)
+	return err
+}
+
+func createKeyPair(c *call, in *createKeyPairInput) (*createKeyPairReply, error) {
+	if err := c.newKeyName(in.KeyName); err != nil { // again: another call may have taken it meanwhile
+		return nil, err
 	}
 	k, err := c.putKeyPair(in.KeyName, in.fresh.publicKey)
 	if err != nil {
