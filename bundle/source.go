@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path"
 	"strings"
 
@@ -25,9 +26,31 @@ type Source struct {
 	Key *rsa.PrivateKey // the cloud's
 }
 
+// damages are the errors that come again whenever the bundle is read.
+var damages = []error{
+	ErrManifestChanged, ErrManifest, ErrKey, ErrShortPart, ErrLongPart, ErrPartDigest, ErrBundledSize,
+	ErrPadding, ErrGzip, ErrTar, ErrBomb, ErrImageSize, ErrDigest, fs.ErrNotExist,
+}
+
+// damagedError is one of the damages, and cloud.ErrDamaged too.
+type damagedError struct{ error }
+
+func (e damagedError) Unwrap() []error { return []error{e.error, cloud.ErrDamaged} }
+
 // Unpack writes the image to dst, as the function Unpack does, after making
-// sure that its manifest is still the one that was registered.
+// sure that its manifest is still the one that was registered. An error is
+// cloud.ErrDamaged where it would come again.
 func (s *Source) Unpack(ctx context.Context, image cloud.ImageRef, dst io.Writer, progress func(done, total int64)) error {
+	err := s.unpack(ctx, image, dst, progress)
+	for _, damage := range damages {
+		if errors.Is(err, damage) {
+			return damagedError{err}
+		}
+	}
+	return err
+}
+
+func (s *Source) unpack(ctx context.Context, image cloud.ImageRef, dst io.Writer, progress func(done, total int64)) error {
 	bucket, key, ok := strings.Cut(image.Location, "/")
 	if !ok {
 		return fmt.Errorf("unpack bundle: the location %q has no bucket", image.Location)

@@ -1,6 +1,7 @@
 package cloud
 
 import (
+	"errors"
 	"slices"
 	"time"
 )
@@ -67,6 +68,10 @@ type Mapping struct {
 	VirtualName string `json:"virtual_name,omitempty"`
 	NoDevice    bool   `json:"no_device,omitempty"`
 }
+
+// ErrDamaged tells that an image is not what was registered, and never will be
+// again: trying once more can't help.
+var ErrDamaged = errors.New("the image is damaged")
 
 // ImageState is EC2's word for where an image stands.
 type ImageState string

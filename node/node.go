@@ -75,7 +75,8 @@ type Images interface {
 // Node runs the instances of one machine. One program at a time may hold its folder.
 type Node struct {
 	Options
-	cache *cache
+	cache     *cache
+	accepting sync.Mutex // held by Accept, which writes a file; taken before mu
 
 	// mu guards what follows.
 	mu         sync.Mutex
@@ -99,9 +100,11 @@ type machine struct {
 	retry    *time.Timer // of retryAt, in Run mode
 	due      bool        // something happened to it since a worker last took it
 	busy     bool        // a worker has it
+	cancel   func()      // ends the pass that is made for it; nil between passes
 
 	// The worker's own, which mu does not guard.
 	memo        *memo     // nil until it was read
+	startedAt   time.Time // of a machine that has not proven yet that it lasts; zero: it has, or wasn't started
 	powerDownBy time.Time // when a guest that was asked to shut down is reset; zero: it wasn't asked
 }
 
@@ -148,19 +151,22 @@ func (n *Node) Accept(a link.Assignment) error {
 	if err != nil {
 		return fmt.Errorf("keep assignment %d: %w", a.Generation, err)
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if a.Generation <= n.assignment.Generation {
+	n.accepting.Lock()
+	defer n.accepting.Unlock()
+	if a.Generation <= n.generation() {
 		return nil
 	}
 	if err := durable.WriteFile(n.assignmentPath(), data); err != nil {
 		return fmt.Errorf("keep assignment %d: %w", a.Generation, err)
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	before := n.assigned
 	n.assignment = a
 	n.index()
 	for id := range before {
 		if _, still := n.assigned[id]; !still {
+			n.abandon(id)
 			n.wakeLocked(id)
 		}
 	}
@@ -171,6 +177,20 @@ func (n *Node) Accept(a link.Assignment) error {
 	}
 	n.touch()
 	return nil
+}
+
+func (n *Node) generation() int64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.assignment.Generation
+}
+
+// abandon what is being made for a machine that is no longer assigned: an image
+// may take minutes. mu is held.
+func (n *Node) abandon(id cloud.InstanceID) {
+	if m := n.machines[id]; m != nil && m.cancel != nil {
+		m.cancel()
+	}
 }
 
 // index the assignment, and know every machine that it names.

@@ -20,10 +20,16 @@ import (
 // attempts is how often a launch is tried before it is reported as failed.
 const attempts = 3
 
+// settleTime is how long a machine has to last before its start has succeeded.
+const settleTime = 10 * time.Second
+
 // pass walks the whole road once for one machine. Nothing is done before the
 // node has an assignment: to know of none is not to be told to run nothing.
 func (n *Node) pass(ctx context.Context, m *machine) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	n.mu.Lock()
+	m.cancel = cancel
 	told := n.assignment.Generation > 0
 	removed := n.machines[m.id] != m
 	instance, assigned := n.assigned[m.id]
@@ -57,14 +63,32 @@ func (n *Node) ensure(ctx context.Context, i cloud.Instance, m *machine) (cloud.
 		return phaseOf(status), fmt.Errorf("connect to the network: %w", err)
 	}
 	if status == hypervisor.Absent {
+		if err := n.endedEarly(m); err != nil {
+			return cloud.PhasePreparing, err
+		}
 		if err := n.start(ctx, i, m, port); err != nil {
 			return cloud.PhasePreparing, err
 		}
-		status = hypervisor.Running
+		m.startedAt = n.Now()
+		return cloud.PhaseUp, nil
 	}
-	m.memo.Up = true
+	if status == hypervisor.Exited || n.Now().Sub(m.startedAt) >= settleTime {
+		m.memo.Up, m.startedAt = true, time.Time{}
+	}
 	phase, err := n.reboot(ctx, i, m, status)
 	return phase, errors.Join(err, n.remember(m.memo))
+}
+
+// endedEarly says, once, that a machine which this program has started was gone
+// before it had lasted: one that can't run at all is not started for ever
+// without a pause.
+func (n *Node) endedEarly(m *machine) error {
+	lasted := n.Now().Sub(m.startedAt)
+	if m.startedAt.IsZero() || lasted >= settleTime {
+		return nil
+	}
+	m.startedAt = time.Time{}
+	return fmt.Errorf("the machine's process ended %s after its start, and not by the guest", lasted.Round(time.Millisecond))
 }
 
 // start the machine on what it needs. What it stands on is remembered first,
@@ -100,7 +124,10 @@ func (n *Node) conclude(ctx context.Context, i cloud.Instance, m *machine, phase
 	before := *m
 	m.phase, m.wishes, m.reason = phase, i.Wishes, cloud.Reason{}
 	if err == nil {
-		m.failures, m.retryAt = 0, m.powerDownBy
+		m.retryAt = m.powerDownBy
+		if m.startedAt.IsZero() {
+			m.failures = 0
+		}
 	} else {
 		m.fail(n.Now(), err)
 		n.Log.Warn("a machine is not as it should be", "instance", i.ID, "attempt", m.failures, "err", err)
@@ -275,7 +302,7 @@ func (e permanentError) Unwrap() error { return e.error }
 
 func permanent(err error) bool {
 	var p permanentError
-	return errors.As(err, &p)
+	return errors.As(err, &p) || errors.Is(err, cloud.ErrDamaged)
 }
 
 // reasonOf puts a failure in EC2's form: the user's own image is the client's

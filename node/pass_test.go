@@ -177,7 +177,7 @@ func TestImageOfAnotherSize(t *testing.T) {
 func TestNeverFailedAfterOnceUp(t *testing.T) {
 	r := newRig(t)
 	r.assign(instance(1))
-	r.wantPhase(cloud.PhaseUp)
+	r.lasts()
 	for _, restart := range []bool{false, true} {
 		r.world.Reboot() // the host lost power
 		if restart {
@@ -189,7 +189,7 @@ func TestNeverFailedAfterOnceUp(t *testing.T) {
 			r.now = r.now.Add(time.Minute)
 		}
 		r.fail["start"] = nil
-		r.wantPhase(cloud.PhaseUp)
+		r.lasts()
 	}
 	if disks, _ := r.disks.List(t.Context()); len(disks) != 1 {
 		t.Errorf("disks %v", disks)
@@ -218,10 +218,36 @@ func TestDamagedMemo(t *testing.T) {
 	r.wantNothing()
 }
 
+// lasts sees the machine up, and long enough to have proven that it runs.
+func (r *rig) lasts() {
+	r.Helper()
+	r.wantPhase(cloud.PhaseUp)
+	r.now = r.now.Add(settleTime)
+	r.wantPhase(cloud.PhaseUp)
+}
+
+// A machine that starts and is gone again at once has failed to start, as far
+// as anybody who waits for it is concerned.
+func TestEndsEarly(t *testing.T) {
+	r := newRig(t)
+	r.assign(instance(1))
+	for range attempts {
+		r.wantPhase(cloud.PhaseUp)
+		r.now = r.now.Add(settleTime - time.Second)
+		r.world.Crash(r.machineDir("i-00000001"))
+		r.step()
+		r.now = r.now.Add(time.Minute)
+	}
+	m := r.wantPhase(cloud.PhaseFailed)
+	if !strings.Contains(m.Reason.Message, "ended 9s after its start") || r.count("start") != attempts {
+		t.Errorf("%d starts, and the reason %+v", r.count("start"), m.Reason)
+	}
+}
+
 func TestCrashAndPowerOff(t *testing.T) {
 	r := newRig(t)
 	r.assign(instance(1))
-	r.wantPhase(cloud.PhaseUp)
+	r.lasts()
 	dir := r.machineDir("i-00000001")
 	r.world.Crash(dir)
 	r.wantPhase(cloud.PhaseUp)

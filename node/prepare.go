@@ -122,7 +122,7 @@ func (n *Node) prepareParavirtual(ctx context.Context, i cloud.Instance, root st
 	if wanted.Ramdisk, err = n.ensureImage(ctx, *i.Ramdisk); err != nil {
 		return err
 	}
-	wanted.Append = "root=" + image.RootDevice + " ro console=ttyS0 quiet mitigations=off"
+	wanted.Append = image.ParavirtualArguments
 	return nil
 }
 

@@ -16,7 +16,7 @@ func running(t *testing.T) (r *rig, reboot func(n int)) {
 	r = newRig(t)
 	r.boots = stubborn
 	r.assign(instance(1))
-	r.wantPhase(cloud.PhaseUp)
+	r.lasts()
 	r.order()
 	return r, func(n int) {
 		i := instance(1)

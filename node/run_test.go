@@ -117,6 +117,7 @@ func TestRunRestartsAndReports(t *testing.T) {
 	inRun(t, func(r *rig, h *hub) {
 		h.assign(instance(1))
 		h.want(t, "assigned", cloud.PhaseUp, 1)
+		time.Sleep(2 * settleTime)
 		r.world.Crash(r.machineDir("i-00000001"))
 		h.want(t, "crashed", cloud.PhaseUp, 1)
 		if got := r.count("start"); got != 2 {
