@@ -125,14 +125,16 @@ func powerOff(ctx context.Context, folder Folder, atOnce bool, show *progress) e
 }
 
 // askAll guests to power off, and wait until they have, or their time is over.
-func askAll(ctx context.Context, hv hypervisor.Hypervisor, dirs []string, show *progress) {
+// Should this program die meanwhile, they are off all the same, and are not
+// taken for guests that powered themselves off, which would end their instances.
+func askAll(ctx context.Context, hv *qemu.Hypervisor, dirs []string, show *progress) {
 	running := func(dir string) bool {
 		status, err := hv.Observe(ctx, dir)
 		return err == nil && status == hypervisor.Running
 	}
 	for _, dir := range dirs {
 		if running(dir) {
-			hv.PowerDown(ctx, dir) // one that can't be asked is ended
+			hv.PowerOff(ctx, dir) // one that can't be asked is ended
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, shutdownTime)

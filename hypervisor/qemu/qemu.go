@@ -109,7 +109,23 @@ func (h *Hypervisor) Observe(ctx context.Context, dir string) (hypervisor.Status
 
 // PowerDown presses the power button. See hypervisor.Hypervisor.
 func (h *Hypervisor) PowerDown(ctx context.Context, dir string) error {
+	return h.pressPower(ctx, dir, "pause")
+}
+
+// PowerOff presses the power button of a machine whose process shall end with
+// its guest. A guest that obeys leaves it Absent, not Exited: it did not power
+// itself off, and whoever comes next may start it again.
+func (h *Hypervisor) PowerOff(ctx context.Context, dir string) error {
+	return h.pressPower(ctx, dir, "poweroff")
+}
+
+// pressPower presses the button, after saying what becomes of the process when
+// the guest has obeyed.
+func (h *Hypervisor) pressPower(ctx context.Context, dir, then string) error {
 	m, err := h.find(ctx, dir)
+	if err == nil {
+		err = m.execute(ctx, command{Name: "set-action", Arguments: map[string]string{"shutdown": then}}, nil)
+	}
 	if err == nil {
 		err = m.execute(ctx, command{Name: "system_powerdown"}, nil)
 	}
