@@ -123,7 +123,12 @@ func (h *house) openNode(ctx context.Context) error {
 		Images:     &bundle.Source{Objects: h.walrus, Key: h.iam.CloudKey()},
 		CacheBytes: int64(capacity.DiskGiB) << 30 / cacheShare, Now: time.Now, Log: h.log,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	// The node is known before the first request: a cloud that answers has room.
+	report, _ := h.node.Report()
+	return h.controller.TakeIn(ctx, report)
 }
 
 // openEC2 opens the API, and says how to use it.
@@ -159,10 +164,13 @@ func (h *house) accel(ctx context.Context) (qemu.Accel, error) {
 		h.log.Warn("guests run by emulation (TCG)", "why", proof.Why)
 	}
 	data, err := json.Marshal(proof)
-	if err != nil {
-		return "", err
+	if err == nil {
+		err = durable.WriteFile(path, data)
 	}
-	return proof.Accel, durable.WriteFile(path, data)
+	if err != nil {
+		h.log.Warn("what was found out about KVM can't be kept for the next start", "err", err)
+	}
+	return proof.Accel, nil
 }
 
 // secret of that name, made at the first start.

@@ -44,11 +44,17 @@ func settingsOf(cmd *cobra.Command) (s settings, err error) {
 		return s, errors.New("--vcpus, --memory and --disk can't be negative")
 	}
 	if text, _ := f.GetString("public"); text != "" {
-		if s.public, err = netip.ParsePrefix(text); err != nil || !s.public.Addr().IsLoopback() || !s.public.Addr().Is4() || s.public.Bits() < 9 {
-			return s, fmt.Errorf("--public %s: want a range within 127.0.0.0/8, such as 127.31.0.0/16", text)
+		if s.public, err = netip.ParsePrefix(text); err != nil || !usable(s.public) {
+			return s, fmt.Errorf("--public %s: want a range within 127.0.0.0/8 and apart from the host's own 127.0.0.0/16, such as 127.31.0.0/16", text)
 		}
 	}
 	return s, os.MkdirAll(string(s.folder), 0o700)
+}
+
+// usable ranges of public addresses are the host's, and not those that its own
+// services listen at.
+func usable(p netip.Prefix) bool {
+	return p.Addr().Is4() && p.Addr().IsLoopback() && p.Bits() > 8 && !p.Overlaps(netip.MustParsePrefix("127.0.0.0/16"))
 }
 
 // publicPool is a range of the host's loopback addresses that is this cloud's

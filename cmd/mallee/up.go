@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"time"
 
@@ -52,7 +53,7 @@ func up(cmd *cobra.Command) error {
 		return fmt.Errorf("--listen %s: %w", settings.listen, err)
 	}
 	defer listener.Close()
-	holder := euca.Holder{PID: os.Getpid(), Listen: listener.Addr().String()}
+	holder := euca.Holder{PID: os.Getpid(), Listen: reachable(listener.Addr())}
 	if err := lock.Tell(holder); err != nil {
 		return err
 	}
@@ -68,6 +69,16 @@ func up(cmd *cobra.Command) error {
 	}()
 	fmt.Fprintf(cmd.OutOrStdout(), "Mallee is up at %s. To use it: . %s\n", holder.Endpoint(), settings.folder.Path("eucarc"))
 	return house.serve(cmd.Context(), listener)
+}
+
+// reachable is the address at which this host reaches the listener: one that
+// listens everywhere is told to nobody as 0.0.0.0.
+func reachable(listen net.Addr) string {
+	at, err := netip.ParseAddrPort(listen.String())
+	if err != nil || !at.Addr().IsUnspecified() {
+		return listen.String()
+	}
+	return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), at.Port()).String()
 }
 
 // serve requests, and run the loops and the node, until ctx ends.
