@@ -36,7 +36,10 @@
 // it are dropped, as on a cable that is out. This program may restart: wires
 // are found at the same paths, traffic between guests goes on after some lost
 // frames, flows are reset. A guest may be hostile: it can fill its own queue,
-// flows and queries, which are all bounded by port, and nobody else's. Guests never
+// flows and queries, which are all bounded by port, and nobody else's. The host may
+// hold a port itself (as root with sshd at every address) or not let us have
+// it (below 1024 without privilege): then it is published 10,000 higher, and
+// ports.json in the machine's folder says where each is. Guests never
 // reach the host itself through NAT: not its loopback, link-local, nor any
 // address that is the host's own. What this network does not carry (IPv6, echo
 // requests to the outside, which want a privilege) is refused or dropped.

@@ -3,8 +3,10 @@ package user
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,13 +21,6 @@ const fallback = 10000
 // port is held on every address.
 var probeAddr = netip.AddrFrom4([4]byte{127, 255, 255, 254})
 
-// Endpoint is one way in from the host: what arrives at Listen reaches the
-// guest's Port.
-type Endpoint struct {
-	Port   uint16
-	Listen netip.AddrPort
-}
-
 // publication listens for a port at its public address.
 type publication struct {
 	port      *port
@@ -34,23 +29,59 @@ type publication struct {
 	running   sync.WaitGroup
 }
 
-// publish opens the listeners, or none if one of them can't be.
+// publish opens the listeners, and tells in the machine's folder where they
+// are. A port that can't be had is left out; an address of which none can is an
+// error.
 func publish(p *port) (*publication, error) {
 	pub := &publication{port: p}
 	if !p.Public.IsValid() {
 		return pub, nil
 	}
-	for _, n := range p.lan.user.opts.Publish {
-		at, err := listen(p.Public, n)
+	if err := pub.open(); err != nil {
+		return nil, fmt.Errorf("publish %s at %s: %w", p.ID, p.Public, err)
+	}
+	if err := writeEndpoints(p.Dir, pub.endpoints); err != nil {
+		pub.close()
+		return nil, err
+	}
+	pub.tell()
+	return pub, nil
+}
+
+func (pub *publication) open() error {
+	var missing []error
+	for _, n := range pub.port.lan.user.opts.Publish {
+		at, err := listen(pub.port.Public, n)
 		if err != nil {
-			pub.close()
-			return nil, fmt.Errorf("publish port %d of %s: %w", n, p.ID, err)
+			missing = append(missing, fmt.Errorf("port %d: %w", n, err))
+			continue
 		}
 		pub.listeners = append(pub.listeners, at)
 		pub.endpoints = append(pub.endpoints, Endpoint{n, at.Addr().(*net.TCPAddr).AddrPort()})
 	}
-	return pub, nil
+	if len(missing) > 0 && len(pub.listeners) == 0 {
+		return errors.Join(missing...)
+	}
+	for _, err := range missing {
+		pub.log().Warn("a port is not published", "instance", pub.port.ID, "err", err)
+	}
+	return nil
 }
+
+// tell whoever reads the log which ports are reached by another number.
+func (pub *publication) tell() {
+	var moved []string
+	for _, e := range pub.endpoints {
+		if e.moved() {
+			moved = append(moved, fmt.Sprintf("%d at %s", e.Port, e.Listen))
+		}
+	}
+	if len(moved) > 0 {
+		pub.log().Info("ports are published at other numbers", "instance", pub.port.ID, "ports", strings.Join(moved, ", "))
+	}
+}
+
+func (pub *publication) log() *slog.Logger { return pub.port.lan.user.opts.Log }
 
 // listen at the port, or where it falls back to.
 func listen(a netip.Addr, n uint16) (net.Listener, error) {
@@ -95,7 +126,7 @@ func (pub *publication) accept(at net.Listener, to netip.AddrPort) {
 			return
 		}
 		if err != nil { // no descriptors or memory: others have to give some back first
-			pub.port.lan.user.opts.Log.Warn("accept at a public address", "instance", pub.port.ID, "listen", at.Addr(), "err", err)
+			pub.log().Warn("accept at a public address", "instance", pub.port.ID, "listen", at.Addr(), "err", err)
 			time.Sleep(100 * time.Millisecond)
 			continue
 		}
@@ -128,6 +159,9 @@ func (pub *publication) connect(f *flow, host net.Conn, to netip.AddrPort) {
 func (pub *publication) close() {
 	for _, at := range pub.listeners {
 		at.Close()
+	}
+	if len(pub.listeners) > 0 {
+		removeEndpoints(pub.port.Dir)
 	}
 	pub.running.Wait()
 }

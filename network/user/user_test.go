@@ -1,15 +1,20 @@
 package user
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
 	"runtime/pprof"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -82,13 +87,17 @@ func TestFallback(t *testing.T) {
 	if n > 65535-fallback {
 		t.Skipf("port %d has no fallback", n)
 	}
-	u := open(t, Options{Publish: []uint16{n, 22}})
+	var log bytes.Buffer
+	u := open(t, Options{Publish: []uint16{n, 22}, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	defer u.Close()
 	p := networktest.Port(t, "a", 1)
 	if _, err := u.Ensure(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
 	want := n + fallback
+	if line := fmt.Sprintf("%d at %s:%d", n, p.Public, want); strings.Count(log.String(), line) != 1 {
+		t.Errorf("the log does not say once %q: %s", line, &log)
+	}
 	if got := endpoint(t, u, p.ID, n); got != netip.AddrPortFrom(p.Public, want) {
 		t.Errorf("port %d is reached at %s, want %s:%d", n, got, p.Public, want)
 	}
@@ -104,6 +113,84 @@ func TestFallback(t *testing.T) {
 	}
 	if u.Endpoints("i-unknown") != nil {
 		t.Error("an unknown port is reached somewhere")
+	}
+}
+
+// endpointsFile as it is written, and what it says.
+func endpointsFile(t *testing.T, dir string) (text string, told []Endpoint) {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(dir, EndpointsFile))
+	if err == nil {
+		err = json.Unmarshal(data, &told)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data), told
+}
+
+// TestEndpointsAreTold in the machine's folder, as long as they are there.
+func TestEndpointsAreTold(t *testing.T) {
+	u := open(t, Options{Publish: []uint16{18022, 18080}})
+	defer u.Close()
+	p := networktest.Port(t, "a", 1)
+	path := filepath.Join(p.Dir, EndpointsFile)
+	if err := os.WriteFile(path, []byte("an earlier program's"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, address := range []netip.Addr{p.Public, networktest.PublicAddr("a", 2)} {
+		p.Public = address
+		if _, err := u.Ensure(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		text, told := endpointsFile(t, p.Dir)
+		want := fmt.Sprintf(`[{"port":18022,"listen":"%[1]s:18022"},{"port":18080,"listen":"%[1]s:18080"}]`+"\n", address)
+		if text != want || !slices.Equal(told, u.Endpoints(p.ID)) {
+			t.Errorf("told %s, listens at %v", text, u.Endpoints(p.ID))
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("mode %v, %v", info.Mode(), err)
+		}
+	}
+	if err := u.Remove(t.Context(), p.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); !os.IsNotExist(err) {
+		t.Errorf("told after the end: %v", err)
+	}
+}
+
+// TestOnePortIsMissed, held at this address and with no number to fall back to:
+// the others are published, and the log says what is missing.
+func TestOnePortIsMissed(t *testing.T) {
+	p := networktest.Port(t, "a", 1)
+	held, err := net.Listen("tcp4", p.Public.String()+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	n := held.Addr().(*net.TCPAddr).AddrPort().Port()
+	var log bytes.Buffer
+	u := open(t, Options{Publish: []uint16{n, 18081}, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	defer u.Close()
+	if _, err := u.Ensure(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	if _, told := endpointsFile(t, p.Dir); len(told) != 1 || told[0].Port != 18081 {
+		t.Errorf("published at %v", told)
+	}
+	if !strings.Contains(log.String(), fmt.Sprintf("port %d", n)) {
+		t.Errorf("the log does not name port %d: %s", n, &log)
+	}
+	none := open(t, Options{Publish: []uint16{n}})
+	defer none.Close()
+	q := networktest.Port(t, "a", 2)
+	q.Public = p.Public
+	if _, err := none.Ensure(t.Context(), q); err == nil || !strings.Contains(err.Error(), p.Public.String()) {
+		t.Errorf("published nowhere: %v", err)
+	}
+	if left, err := os.ReadDir(q.Dir); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 
