@@ -30,8 +30,10 @@ trap finish EXIT
 say "The cloud starts"
 "$mallee" up --data "$data" --listen 127.0.0.1:0 >"$data/up" 2>"$data/log" &
 up=$!
+starting=$SECONDS
 until [ -s "$data/up" ]; do
 	kill -0 $up 2>/dev/null || fail "mallee up ended"
+	[ $((SECONDS - starting)) -lt 60 ] || fail "mallee up says nothing"
 	sleep 0.1
 done
 cat "$data/up"
@@ -58,25 +60,30 @@ for image in "$hvm" "$pv"; do
 		--query '[ReservationId, Instances[].[InstanceId, PrivateIpAddress, PublicIpAddress, State.Name]]' --output text
 done
 instances=$(ec2 describe-instances --query 'Reservations[].Instances[].InstanceId' --output text)
-addresses=$(ec2 describe-instances --query 'Reservations[].Instances[].PublicIpAddress' --output text)
 [ "$(wc -w <<<"$instances")" = 4 ] || fail "not 4 instances: $instances"
 # shellcheck disable=SC2086
 ec2 wait instance-running --instance-ids $instances
 
 say "The guests are waited for until they answer by SSH"
-port=22
-[ "$(id -u)" = 0 ] || [ "$(cat /proc/sys/net/ipv4/ip_unprivileged_port_start)" -le 22 ] || port=10022
-login() { # address command...
-	local to=$1
+ssh_of() { # instance: the address and port at which its port 22 is reached, which is another number where the host holds 22
+	sed -n 's/.*"port":22,"listen":"\([^"]*\)".*/\1/p' "$data/node/machines/$1/ports.json"
+}
+login() { # address:port command...
+	local to=${1%:*} port=${1#*:}
 	shift
-	timeout 20 ssh -q -p $port -i "$data.key" -o BatchMode=yes -o ConnectTimeout=5 -o StrictHostKeyChecking=no \
+	timeout 20 ssh -q -p "$port" -i "$data.key" -o BatchMode=yes -o ConnectTimeout=5 -o StrictHostKeyChecking=no \
 		-o UserKnownHostsFile=/dev/null "root@$to" "$@"
 }
 bar() { # done total
 	local marks='########################'
 	printf '\r   [%-24s] %d of %d guests answer, %d s' "${marks:0:$(($1 * 24 / $2))}" "$1" "$2" $((SECONDS - waiting))
 }
-waiting=$SECONDS answered=0
+waiting=$SECONDS answered=0 addresses=
+for i in $instances; do
+	address=$(ssh_of "$i")
+	[ -n "$address" ] || fail "SSH of $i is not published"
+	addresses="$addresses $address"
+done
 bar 0 4
 for address in $addresses; do
 	until login "$address" true 2>/dev/null; do
@@ -90,7 +97,7 @@ done
 echo
 
 say "One is logged into"
-first=${addresses%%[[:space:]]*}
+first=$(ssh_of "${instances%%[[:space:]]*}")
 # shellcheck disable=SC2016
 shown login "$first" 'echo "this is $(hostname), up $(cut -d. -f1 /proc/uptime) s, kernel $(uname -r)"; df -h / | tail -1'
 
@@ -113,7 +120,7 @@ done
 [ -z "$(ls "$data/node/machines")" ] || fail "machines are left: $(ls "$data/node/machines")"
 [ -z "$(ls "$data/node/disks")" ] || fail "disks are left: $(ls "$data/node/disks")"
 for address in $addresses; do
-	! (exec 3<>"/dev/tcp/$address/$port") 2>/dev/null || fail "somebody still answers at $address"
+	! (exec 3<>"/dev/tcp/${address%:*}/${address#*:}") 2>/dev/null || fail "somebody still answers at $address"
 done
 echo "   no process, no disk, no address"
 

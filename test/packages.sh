@@ -15,6 +15,7 @@ need curl curl
 need openssl openssl
 need dpkg-deb dpkg
 need aws awscli
+need pgrep procps
 
 [ -n "$missing" ] || exit 0
 as_root=
