@@ -126,20 +126,25 @@ func (c *Client) do(ctx context.Context, method, to, service string, header http
 	return reply, nil
 }
 
-// serviceError reads EC2's form of an error (Response/Errors/Error) or S3's
-// (Error).
+// serviceError reads EC2's form of an error (Response/Errors/Error), IAM's
+// (ErrorResponse/Error) or S3's (Error). Whoever answers otherwise is no cloud,
+// and is quoted.
 func serviceError(status string, body []byte) error {
 	var e struct {
-		Code, Message string
-		Errors        struct {
-			Error ServiceError `xml:"Error"`
+		ServiceError
+		Wrapped ServiceError `xml:"Error"`
+		EC2     ServiceError `xml:"Errors>Error"`
+	}
+	if xml.Unmarshal(body, &e) == nil {
+		for _, found := range []ServiceError{e.ServiceError, e.Wrapped, e.EC2} {
+			if found.Code != "" {
+				return &found
+			}
 		}
 	}
-	if xml.Unmarshal(body, &e) != nil {
-		return &ServiceError{status, strings.TrimSpace(string(body))}
-	}
-	if e.Code == "" {
-		return &e.Errors.Error
-	}
-	return &ServiceError{e.Code, e.Message}
+	said := strings.Join(strings.Fields(string(body[:min(len(body), maxQuote)])), " ")
+	return &ServiceError{status, strings.ToValidUTF8(said, "\uFFFD")}
 }
+
+// maxQuote is how much of an unreadable reply is shown, in bytes.
+const maxQuote = 200

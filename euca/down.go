@@ -67,7 +67,11 @@ func down(cmd *cobra.Command) error {
 		return nil
 	}
 	show.show("remove "+string(folder), 0, 0)
-	return os.RemoveAll(string(folder))
+	kept, err := folder.Destroy()
+	if err == nil && kept {
+		show.show("kept "+string(folder)+", which holds files that are not the cloud's", 0, 0)
+	}
+	return err
 }
 
 func confirmed(cmd *cobra.Command, folder Folder) bool {

@@ -35,8 +35,23 @@ func Command(up *cobra.Command) *cobra.Command {
 	}
 	root.PersistentFlags().String("data", "", "the cloud's folder (default "+DefaultFolder()+")")
 	root.PersistentFlags().String("output", "text", "how results are printed: text or json")
-	root.AddCommand(up, downCommand(), doctorCommand(), imageCommand())
+	root.AddCommand(up, downCommand(), doctorCommand(), imageCommand(), versionCommand())
 	return root
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Say which version of Mallee this is",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			out, err := printerOf(cmd)
+			if err != nil {
+				return err
+			}
+			return out.print(map[string]string{"version": Version}, "mallee "+Version)
+		},
+	}
 }
 
 // Main runs the command line and returns the exit status.

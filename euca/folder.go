@@ -1,7 +1,6 @@
 package euca
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,18 +9,40 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Folder is the absolute path of a cloud's folder:
 //
-//	lock      held by the process that runs the cloud, and says who that is
-//	eucarc    how to use the cloud
-//	keys/     certificates and their keys
-//	state/    etcd
-//	walrus/   buckets and objects
-//	node/     machines, disks and cached images
-//	catalog/  images built here
+//	lock        held by the process that runs the cloud, and says who that is
+//	eucarc      how to use the cloud
+//	accel.json  how guests have been proven to run
+//	keys/       certificates and their keys
+//	state/      etcd
+//	walrus/     buckets and objects
+//	node/       machines, disks and cached images
+//	catalog/    images built here
 type Folder string
+
+// contents of a folder, in the order in which it is taken away: who is
+// interrupted in that finds a folder that can be destroyed again.
+var contents = []string{"catalog", "node", "walrus", "state", "accel.json", "eucarc", "keys", "lock"}
+
+// Destroy takes away all that is the cloud's; kept is true where the folder
+// itself has to stay, because it holds something else too.
+func (f Folder) Destroy() (kept bool, err error) {
+	for _, name := range contents {
+		err := errors.Join(os.RemoveAll(f.Path(name+".new")), os.RemoveAll(f.Path(name)))
+		if err != nil {
+			return true, fmt.Errorf("destroy the cloud: %w", err)
+		}
+	}
+	err = os.Remove(string(f))
+	if errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EEXIST) {
+		return true, nil
+	}
+	return false, err
+}
 
 // DefaultFolder is below the user's data folder (XDG Base Directory).
 func DefaultFolder() string {
@@ -42,6 +63,9 @@ func OpenFolder(path string) (Folder, error) {
 		path = DefaultFolder()
 	}
 	path, err := filepath.Abs(path)
+	if strings.ContainsAny(path, "\r\n") {
+		return "", fmt.Errorf("--data %q: a folder's name can't have several lines", path)
+	}
 	return Folder(path), err
 }
 
@@ -75,6 +99,10 @@ func (e *HeldError) Error() string {
 // Lock is the hold on a folder; it ends with the process at the latest.
 type Lock struct{ file *os.File }
 
+// lockPatience is how long Lock waits for a holder who hasn't said who it is:
+// one that starts, or that only looks.
+const lockPatience = time.Second
+
 // Lock makes this process the one that runs the folder's cloud, or returns a
 // *HeldError.
 func (f Folder) Lock() (*Lock, error) {
@@ -85,19 +113,38 @@ func (f Folder) Lock() (*Lock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock the cloud's folder: %w", err)
 	}
-	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if err == nil {
-		return &Lock{file}, nil
+	if err := f.take(file); err != nil {
+		return nil, errors.Join(err, file.Close())
 	}
-	defer file.Close()
-	if !errors.Is(err, syscall.EWOULDBLOCK) {
-		return nil, fmt.Errorf("lock %s: %w", file.Name(), err)
+	return &Lock{file}, nil
+}
+
+// take the lock, and what an earlier holder has said of itself out of it.
+func (f Folder) take(file *os.File) error {
+	for end := time.Now().Add(lockPatience); ; time.Sleep(lockPatience / 50) {
+		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			err = file.Truncate(0)
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return err
+		}
+		if h, ok := told(file); ok {
+			return &HeldError{f, h}
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("the folder %s is held by another process, which has not said yet who it is", f)
+		}
 	}
-	var h Holder
-	if err := json.NewDecoder(file).Decode(&h); err != nil || h.PID <= 1 { // never a group of processes, nor init
-		return nil, fmt.Errorf("the folder %s is held by another process, which has not said yet who it is", f)
-	}
-	return nil, &HeldError{f, h}
+}
+
+// told is what the lock's holder has said of itself. No process is believed
+// that names a group of processes, or init.
+func told(file *os.File) (h Holder, ok bool) {
+	data := make([]byte, 4096)
+	n, _ := file.ReadAt(data, 0)
+	err := json.Unmarshal(data[:n], &h)
+	return h, err == nil && h.PID > 1
 }
 
 // Tell others who holds the folder.
@@ -139,18 +186,26 @@ func (f Folder) Holder() (Holder, error) {
 
 // Eucarc reads the variables that DIR/eucarc exports.
 func (f Folder) Eucarc() (map[string]string, error) {
-	file, err := os.Open(f.Path("eucarc"))
+	data, err := os.ReadFile(f.Path("eucarc"))
 	if err != nil {
 		return nil, fmt.Errorf("read how to use the cloud: %w", err)
 	}
-	defer file.Close()
 	vars := map[string]string{}
-	lines := bufio.NewScanner(file)
-	for lines.Scan() {
-		name, value, ok := strings.Cut(strings.TrimPrefix(lines.Text(), "export "), "=")
+	for line := range strings.Lines(string(data)) {
+		name, value, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "export "), "=")
 		if ok {
-			vars[name] = strings.ReplaceAll(strings.Trim(value, "'"), `'\''`, "'")
+			vars[name] = unquote(value)
 		}
 	}
-	return vars, lines.Err()
+	return vars, nil
+}
+
+// unquote a word that was quoted for a POSIX shell: what lies between single
+// quotes stands for itself, and a quote is a backslash and itself outside.
+func unquote(word string) string {
+	inside, ok := strings.CutPrefix(word, "'")
+	if !ok {
+		return word
+	}
+	return strings.ReplaceAll(strings.TrimSuffix(inside, "'"), `'\''`, "'")
 }
