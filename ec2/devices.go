@@ -81,6 +81,19 @@ func (b *blockDevice) check(name string) error {
 	return nil
 }
 
+// checkEphemeral takes the ephemeral disk where every instance of the image has
+// it, and refuses to move it or leave it away. It holds at registration as at
+// launch, so that no image says what its instances haven't.
+func checkEphemeral(devices []blockDevice, v cloud.Virtualization, image string) error {
+	at := map[cloud.Virtualization]string{cloud.HVM: "b", cloud.Paravirtual: "a2"}[v]
+	for _, d := range devices {
+		if d.VirtualName != "ephemeral0" || !isDevice(d.DeviceName, at) {
+			return wire.UnsupportedOperation("The block device mapping of %s is not supported: instances of %s have ephemeral0 at /dev/sd%s, and nothing else", d.DeviceName, image, at)
+		}
+	}
+	return nil
+}
+
 // kinds counts what the entry says it is.
 func (b *blockDevice) kinds() (n int) {
 	for _, is := range []bool{b.suppressed(), b.VirtualName != "", b.Ebs != nil} {

@@ -254,6 +254,9 @@ func (c *call) machine(in *registerImageInput, i *cloud.Image) error {
 	if in.isWindows() {
 		i.Platform, i.Virtualization = windows, cloud.HVM
 	}
+	if err := checkEphemeral(in.BlockDeviceMapping, i.Virtualization, in.ImageLocation); err != nil {
+		return err
+	}
 	i.Mappings = mappings(in.BlockDeviceMapping)
 	i.RootDevice = in.RootDeviceName
 	if i.RootDevice == "" {

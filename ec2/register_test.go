@@ -108,6 +108,7 @@ func TestRegisterRefuses(t *testing.T) {
 	c.objects["b1/bomb"] = []byte(`<!DOCTYPE x [<!ENTITY a "aaaa">]><manifest>&a;</manifest>`)
 	c.objects["b1/long"] = make([]byte, bundle.MaxManifestSize+1)
 	c.objects["b1/tampered"] = bytes.Replace(c.objects["b1/good"], []byte("x86_64"), []byte("i386"), 1)
+	pair := []string{"VirtualizationType=paravirtual", "KernelId=" + kernelImage, "RamdiskId=" + ramdiskImage}
 	before := c.Store.View().Revision()
 	for _, test := range []struct {
 		parameters []string
@@ -150,6 +151,10 @@ func TestRegisterRefuses(t *testing.T) {
 		{[]string{"BlockDeviceMapping.1.DeviceName=/dev/sdb", "BlockDeviceMapping.1.VirtualName=ephemeral9"}, "InvalidParameterValue", "ephemeral9"},
 		{[]string{"BlockDeviceMapping.1.DeviceName=/dev/sdb", "BlockDeviceMapping.1.VirtualName=ephemeral0", "BlockDeviceMapping.1.NoDevice="}, "InvalidParameterCombination", "BlockDeviceMapping.1"},
 		{[]string{"BlockDeviceMapping.1.DeviceName=/dev/sdb", "BlockDeviceMapping.1.NoDevice=", "BlockDeviceMapping.2.DeviceName=sdb", "BlockDeviceMapping.2.NoDevice="}, "InvalidParameterValue", "twice"},
+		{[]string{"BlockDeviceMapping.1.DeviceName=/dev/sdc", "BlockDeviceMapping.1.VirtualName=ephemeral0"}, "UnsupportedOperation", "ephemeral0 at /dev/sdb"},
+		{[]string{"BlockDeviceMapping.1.DeviceName=/dev/sdb", "BlockDeviceMapping.1.VirtualName=ephemeral1"}, "UnsupportedOperation", "/dev/sdb"},
+		{[]string{"BlockDeviceMapping.1.DeviceName=/dev/sdb", "BlockDeviceMapping.1.NoDevice="}, "UnsupportedOperation", "b1/good"},
+		{append(pair, "BlockDeviceMapping.1.DeviceName=sdb", "BlockDeviceMapping.1.VirtualName=ephemeral0"), "UnsupportedOperation", "ephemeral0 at /dev/sda2"},
 		{[]string{"TagSpecification.1.ResourceType=instance", "TagSpecification.1.Tag.1.Key=k"}, "InvalidParameterValue", "instance"},
 	} {
 		parameters := append([]string{"Name=tiny", "ImageLocation=b1/good", "VirtualizationType=hvm"}, test.parameters...)

@@ -239,7 +239,7 @@ func (c *call) modelImage(in *runInput, m *cloud.Instance) error {
 	}
 	m.Image, m.Architecture, m.Virtualization = i.Ref(), i.Architecture, i.Virtualization
 	m.Platform, m.RootDevice = i.Platform, i.RootDevice
-	if err := in.checkEphemeral(i); err != nil {
+	if err := checkEphemeral(in.BlockDeviceMapping, i.Virtualization, string(i.ID)); err != nil {
 		return err
 	}
 	if i.Virtualization == cloud.HVM {
@@ -276,18 +276,6 @@ func (c *call) launchWith(name, asked string, own cloud.ImageID, kind cloud.Imag
 	}
 	ref := i.Ref()
 	return &ref, nil
-}
-
-// checkEphemeral takes the ephemeral disk where every instance has it, and
-// refuses to move it or leave it away.
-func (in *runInput) checkEphemeral(i *cloud.Image) error {
-	at := map[cloud.Virtualization]string{cloud.HVM: "b", cloud.Paravirtual: "a2"}[i.Virtualization]
-	for _, d := range in.BlockDeviceMapping {
-		if d.VirtualName != "ephemeral0" || !isDevice(d.DeviceName, at) {
-			return wire.UnsupportedOperation("The block device mapping of %s is not supported: instances of %s have ephemeral0 at /dev/sd%s, and nothing else", d.DeviceName, i.ID, at)
-		}
-	}
-	return nil
 }
 
 func (c *call) modelType(in *runInput, m *cloud.Instance) error {
