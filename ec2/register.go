@@ -81,7 +81,8 @@ func readBundle(c *call, in *registerImageInput) error {
 	return nil
 }
 
-var nameForm = regexp.MustCompile(`^[A-Za-z0-9 ()./_-]{3,128}$`)
+// nameForm is EC2's of an image's name.
+var nameForm = regexp.MustCompile(`^[A-Za-z0-9 ()\[\]./\-'@_]{3,128}$`)
 
 // check what the request alone shows.
 func (in *registerImageInput) check() error {
@@ -89,7 +90,7 @@ func (in *registerImageInput) check() error {
 		return wire.MissingParameter("Name")
 	}
 	if !nameForm.MatchString(in.Name) {
-		return wire.Errorf("InvalidAMIName.Malformed", "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, spaces and ( ) . / _ -: '%s' is not one", wire.Shorten(in.Name))
+		return wire.Errorf("InvalidAMIName.Malformed", "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, spaces and ( ) [ ] . / - ' @ _: '%s' is not one", wire.Shorten(in.Name))
 	}
 	if strings.ContainsFunc(in.Description, unprintable) {
 		return wire.InvalidParameterValue("Description", in.Description, "Control characters are not allowed.")

@@ -55,6 +55,25 @@ func TestRegisterAndDeregister(t *testing.T) {
 	}
 }
 
+func TestImageNames(t *testing.T) {
+	for name, want := range map[string]bool{
+		"abc": true, "ab": false, strings.Repeat("n", 128): true, strings.Repeat("n", 129): false, "": false,
+		"my image [v1.2] (a/b) o'neill@home_x-y": true, "   ": true, "a*b": false, "a\nb": false, "naïve": false, "a,b": false, `a"b`: false, `a\b`: false,
+	} {
+		if got := nameForm.MatchString(name); got != want {
+			t.Errorf("%q: %v", name, got)
+		}
+	}
+	c := ready(t)
+	c.bundled("b1/good", nil)
+	name := "it's [me]@home"
+	id := get[registerImageReply](c, c.admin, "RegisterImage", "Name="+name, "ImageLocation=b1/good", "VirtualizationType=hvm").ImageID
+	found := get[describeImagesReply](c, c.admin, "DescribeImages", "Filter.1.Name=name", "Filter.1.Value.1="+name).Images
+	if len(found) != 1 || found[0].ID != id || found[0].Name != name {
+		t.Errorf("by its name: %+v", found)
+	}
+}
+
 func TestRegisterTrio(t *testing.T) {
 	c := newCloud(t).withNodes("one", 1, cloud.Size{VCPUs: 10, MemoryMiB: 10240, DiskGiB: 100})
 	c.bundled("b1/vmlinuz.manifest.xml", func(o *bundle.Options) { o.Kind = bundle.Kernel })
