@@ -44,8 +44,8 @@ func settingsOf(cmd *cobra.Command) (s settings, err error) {
 		return s, errors.New("--vcpus, --memory and --disk can't be negative")
 	}
 	if text, _ := f.GetString("public"); text != "" {
-		if s.public, err = netip.ParsePrefix(text); err != nil || !usable(s.public) {
-			return s, fmt.Errorf("--public %s: want a range within 127.0.0.0/8 and apart from the host's own 127.0.0.0/16, such as 127.31.0.0/16", text)
+		if s.public, err = parsePublic(text); err != nil {
+			return s, err
 		}
 	}
 	return s, os.MkdirAll(string(s.folder), 0o700)
@@ -55,6 +55,18 @@ func settingsOf(cmd *cobra.Command) (s settings, err error) {
 // services listen at.
 func usable(p netip.Prefix) bool {
 	return p.Addr().Is4() && p.Addr().IsLoopback() && p.Bits() > 8 && !p.Overlaps(netip.MustParsePrefix("127.0.0.0/16"))
+}
+
+// parsePublic reads a range of loopback addresses that holds some to give out,
+// and not the one that the host uses itself.
+func parsePublic(text string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(text)
+	const smallest = 30 // bits: two addresses between the first and the last
+	local := netip.MustParseAddr("127.0.0.1")
+	if err != nil || !p.Addr().Is4() || !p.Addr().IsLoopback() || p.Bits() < 8 || p.Bits() > smallest || p.Contains(local) {
+		return p, fmt.Errorf("--public %s: want a range of 127.0.0.0/8 without %s, such as 127.31.0.0/16", text, local)
+	}
+	return p.Masked(), nil
 }
 
 // publicPool is a range of the host's loopback addresses that is this cloud's
