@@ -27,7 +27,7 @@ var Catalog = []Recipe{
 		Description:    "Mallee tiny: Debian cloud kernel, BusyBox and Dropbear on a bootable disk",
 		Architecture:   "x86_64",
 		Virtualization: cloud.HVM,
-		version:        1,
+		version:        2,
 		packages:       append([]want{{name: "grub-common", deep: true}, {name: "grub-pc-bin"}}, guestPackages...),
 		assemble:       assembleDisk,
 	},

@@ -31,10 +31,11 @@ const ParavirtualArguments = "root=" + RootDevice + " console=ttyS0"
 
 // TinyArguments make the catalogue's own kernel boot faster; a hypervisor may add them to
 // ParavirtualArguments. Mitigations guard processes of a guest from each other, of which this one
-// has few. The last two save an emulated processor a quarter of its work before the first program:
+// has few. The next two save an emulated processor a quarter of its work before the first program:
 // the crypto self-tests have passed at Debian, and patching the kernel's locks for a single
-// processor throws away translated code.
-const TinyArguments = "quiet mitigations=off cryptomgr.notests noreplace-smp"
+// processor throws away translated code. The last one: on a host that is busy the clock of an
+// emulated machine may be too slow for the check of its timer, which then panics.
+const TinyArguments = "quiet mitigations=off cryptomgr.notests noreplace-smp no_timer_check"
 
 // Kernel modules, each after those it depends on. ext4 and the serial console are built in.
 var (

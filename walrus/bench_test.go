@@ -36,11 +36,11 @@ func BenchmarkFront(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	proxy := httputil.NewSingleHostReverseProxy(inside)
-	proxy.Transport = &http.Transport{MaxIdleConnsPerHost: 64}
-	proxy.BufferPool = buffers{}
-	rewrite := proxy.Director
-	proxy.Director = func(r *http.Request) { host := r.Host; rewrite(r); r.Host = host }
+	proxy := &httputil.ReverseProxy{
+		Transport:  &http.Transport{MaxIdleConnsPerHost: 64},
+		BufferPool: buffers{},
+		Rewrite:    func(r *httputil.ProxyRequest) { r.SetURL(inside); r.Out.Host = r.In.Host },
+	}
 	ways := map[string]string{
 		"handover": serveHTTP(b, w.Handler()),
 		"proxy":    serveHTTP(b, proxy),
