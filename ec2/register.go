@@ -266,6 +266,9 @@ func (c *call) machine(in *registerImageInput, i *cloud.Image) error {
 	if i.Virtualization == cloud.HVM {
 		return in.refuseBootPair()
 	}
+	if err := in.refuseWholeDisk(); err != nil {
+		return err
+	}
 	return c.bootPair(in, i)
 }
 
@@ -280,6 +283,19 @@ func (in *registerImageInput) isWindows() bool {
 func (in *registerImageInput) refuseBootPair() error {
 	if in.KernelID != "" || in.RamdiskID != "" {
 		return wire.InvalidParameterCombination("KernelId and RamdiskId can't be used with VirtualizationType hvm, whose images boot from their own disk")
+	}
+	return nil
+}
+
+// refuseWholeDisk as a paravirtual image, which is a bare file system to be put
+// into a partition. By Eucalyptus's rule the manifest's ami mapping tells: it is
+// empty or ends in a digit where the image is a partition.
+func (in *registerImageInput) refuseWholeDisk() error {
+	for _, m := range in.bundle.manifest.BlockDeviceMappings {
+		if m.Virtual == "ami" && m.Device != "" && !strings.ContainsAny(m.Device[len(m.Device)-1:], "0123456789") {
+			return wire.Errorf("InvalidManifest", "The manifest at %s maps ami to %s, a whole disk, and a paravirtual image is a file system on a partition such as sda1: register it with VirtualizationType hvm if it boots by itself",
+				in.ImageLocation, wire.Shorten(m.Device))
+		}
 	}
 	return nil
 }

@@ -119,6 +119,7 @@ func TestRegisterRefuses(t *testing.T) {
 	c.bundled("b1/foreign", func(o *bundle.Options) { o.Account = string(ordinary) })
 	c.bundled("b1/kernel", func(o *bundle.Options) { o.Kind = bundle.Kernel })
 	c.bundled("b1/arm", func(o *bundle.Options) { o.Architecture = "arm64" })
+	c.bundled("b1/whole-disk", func(o *bundle.Options) { o.BlockDeviceMappings = []bundle.Mapping{{Virtual: "ami", Device: "sda"}} })
 	c.bundled("b1/unsigned", func(o *bundle.Options) { o.UserKey = nil })
 	other, certificate := strangerKey(t)
 	c.bundled("b1/forged", func(o *bundle.Options) { o.UserKey, o.UserCert = other, certificate })
@@ -174,6 +175,7 @@ func TestRegisterRefuses(t *testing.T) {
 		{[]string{"BlockDeviceMapping.1.DeviceName=/dev/sdb", "BlockDeviceMapping.1.VirtualName=ephemeral1"}, "UnsupportedOperation", "/dev/sdb"},
 		{[]string{"BlockDeviceMapping.1.DeviceName=/dev/sdb", "BlockDeviceMapping.1.NoDevice="}, "UnsupportedOperation", "b1/good"},
 		{append(pair, "BlockDeviceMapping.1.DeviceName=sdb", "BlockDeviceMapping.1.VirtualName=ephemeral0"), "UnsupportedOperation", "ephemeral0 at /dev/sda2"},
+		{append(pair, "ImageLocation=b1/whole-disk"), "InvalidManifest", "b1/whole-disk maps ami to sda,"},
 		{[]string{"TagSpecification.1.ResourceType=instance", "TagSpecification.1.Tag.1.Key=k"}, "InvalidParameterValue", "instance"},
 	} {
 		parameters := append([]string{"Name=tiny", "ImageLocation=b1/good", "VirtualizationType=hvm"}, test.parameters...)
@@ -193,6 +195,29 @@ func TestRegisterRefuses(t *testing.T) {
 	}
 	c.AllowUnsigned, c.MaxImageSize = true, DefaultMaxImageSize
 	get[registerImageReply](c, c.admin, "RegisterImage", "Name=tiny", "ImageLocation=b1/unsigned", "VirtualizationType=hvm")
+}
+
+// TestWholeDisksAndPartitions by what the manifest says of the image itself.
+func TestWholeDisksAndPartitions(t *testing.T) {
+	c := ready(t)
+	for n, test := range []struct {
+		mappings       []bundle.Mapping
+		virtualization string
+	}{
+		{nil, "paravirtual"},
+		{[]bundle.Mapping{{Virtual: "ami", Device: "sda1"}, {Virtual: "root", Device: "/dev/sda"}}, "paravirtual"},
+		{[]bundle.Mapping{{Virtual: "ami", Device: "/dev/xvda2"}}, "paravirtual"},
+		{[]bundle.Mapping{{Virtual: "ami", Device: ""}}, "paravirtual"},
+		{[]bundle.Mapping{{Virtual: "ami", Device: "sda"}}, "hvm"},
+	} {
+		location := "b1/mapped" + itoa(n)
+		c.bundled(location, func(o *bundle.Options) { o.BlockDeviceMappings = test.mappings })
+		parameters := []string{"Name=mapped " + itoa(n), "ImageLocation=" + location, "VirtualizationType=" + test.virtualization}
+		if test.virtualization == "paravirtual" {
+			parameters = append(parameters, "KernelId="+kernelImage, "RamdiskId="+ramdiskImage)
+		}
+		get[registerImageReply](c, c.admin, "RegisterImage", parameters...)
+	}
 }
 
 // TestKernelsAreForAdministrators of the cloud.
