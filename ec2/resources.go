@@ -10,12 +10,13 @@ import (
 
 // resource is what can have tags.
 type resource struct {
-	kind string // EC2's resource type
-	id   string
+	account cloud.AccountID // whose it is; not always the caller's
+	kind    string          // EC2's resource type
+	id      string
 }
 
 // ownResources finds resources of any type by their ids, all of the caller's
-// account, and checks the right to act on each.
+// account unless he runs the cloud, and checks the right to act on each.
 func (c *call) ownResources(ids []string) ([]resource, error) {
 	found := make([]resource, 0, len(ids))
 	for _, id := range ids {
@@ -23,7 +24,7 @@ func (c *call) ownResources(ids []string) ([]resource, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := c.may(c.arn(c.account(), r.kind, r.id)); err != nil {
+		if err := c.may(c.arn(r.account, r.kind, r.id)); err != nil {
 			return nil, err
 		}
 		found = append(found, r)
@@ -39,25 +40,25 @@ func (c *call) ownResource(id string) (resource, error) {
 		if err != nil {
 			return resource{}, err
 		}
-		return resource{"instance", string(i.ID)}, nil
+		return resource{i.Account, "instance", string(i.ID)}, nil
 	case "emi", "eki", "eri", "ami", "aki", "ari":
 		i, err := c.ownImage(id)
 		if err != nil {
 			return resource{}, err
 		}
-		return resource{"image", string(i.ID)}, nil
+		return resource{i.Account, "image", string(i.ID)}, nil
 	case cloud.PrefixKeyPair:
 		k, err := c.keyPairByID(id)
 		if err != nil {
 			return resource{}, err
 		}
-		return resource{"key-pair", string(k.ID)}, nil
+		return resource{k.Account, "key-pair", string(k.ID)}, nil
 	case cloud.PrefixGroup:
 		g, err := c.groupByID(id)
 		if err != nil {
 			return resource{}, err
 		}
-		return resource{"security-group", string(g.ID)}, nil
+		return resource{g.Account, "security-group", string(g.ID)}, nil
 	}
 	return resource{}, wire.Errorf("InvalidID", "The ID '%s' is not of a resource that can have tags", wire.Shorten(id))
 }

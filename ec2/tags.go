@@ -65,15 +65,15 @@ func (c *call) tagNew(kind, id string) error {
 			all = append(all, s.Tag...)
 		}
 	}
-	return c.setTags(c.account(), kind, id, all)
+	return c.setTags(resource{c.account(), kind, id}, all)
 }
 
 // setTags adds tags to those that a resource has.
-func (c *call) setTags(account cloud.AccountID, kind, id string, tags []tag) error {
+func (c *call) setTags(r resource, tags []tag) error {
 	if len(tags) == 0 {
 		return nil
 	}
-	set := maps.Clone(c.tagsOf(id))
+	set := maps.Clone(c.tagsOf(r.id))
 	if set == nil {
 		set = map[string]string{}
 	}
@@ -81,10 +81,15 @@ func (c *call) setTags(account cloud.AccountID, kind, id string, tags []tag) err
 		set[t.Key] = t.Value
 	}
 	if len(set) > maxTags {
-		return wire.Errorf("TagLimitExceeded", "The resource %s would have %d tags; at most %d are allowed", id, len(set), maxTags)
+		return wire.Errorf("TagLimitExceeded", "The resource %s would have %d tags; at most %d are allowed", r.id, len(set), maxTags)
 	}
-	state.TagSets.Put(c.tx, cloud.TagSet{Account: account, Resource: id, Type: kind, Tags: set})
+	c.putTags(r, set)
 	return nil
+}
+
+// putTags of a resource; they belong to its account, whoever sets them.
+func (c *call) putTags(r resource, tags map[string]string) {
+	state.TagSets.Put(c.tx, cloud.TagSet{Account: r.account, Resource: r.id, Type: r.kind, Tags: tags})
 }
 
 // tagsOf a resource. They are shared: not to be changed.
@@ -168,7 +173,7 @@ func createTags(c *call, in *createTagsInput) (*reply, error) {
 		return nil, err
 	}
 	for _, r := range resources {
-		if err := c.setTags(c.account(), r.kind, r.id, in.Tag); err != nil {
+		if err := c.setTags(r, in.Tag); err != nil {
 			return nil, err
 		}
 	}
@@ -205,7 +210,7 @@ func deleteTags(c *call, in *deleteTagsInput) (*reply, error) {
 			state.TagSets.Delete(c.tx, r.id)
 			continue
 		}
-		state.TagSets.Put(c.tx, cloud.TagSet{Account: c.account(), Resource: r.id, Type: r.kind, Tags: set})
+		c.putTags(r, set)
 	}
 	return accepted()
 }

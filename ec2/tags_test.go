@@ -41,6 +41,34 @@ func TestTags(t *testing.T) {
 	}
 }
 
+// TestTagsStayTheOwners when an administrator of the cloud sets and deletes
+// some of another account's resource.
+func TestTagsStayTheOwners(t *testing.T) {
+	c := ready(t)
+	id := c.run(c.user)[0]
+	get[reply](c, c.user, "CreateTags", "ResourceId.1="+id, "Tag.1.Key=owner", "Tag.1.Value=me")
+	for _, resource := range []string{id, privateImage} {
+		get[reply](c, c.admin, "CreateTags", "ResourceId.1="+resource, "Tag.1.Key=seen", "Tag.2.Key=checked")
+		get[reply](c, c.admin, "DeleteTags", "ResourceId.1="+resource, "Tag.1.Key=checked")
+	}
+	want := []tagDescription{{privateImage, "image", tag{"seen", ""}}, {id, "instance", tag{"owner", "me"}}, {id, "instance", tag{"seen", ""}}}
+	if got := get[describeTagsReply](c, c.user, "DescribeTags").Tags; !slices.Equal(got, want) {
+		t.Errorf("the owner sees %v", got)
+	}
+	if got := get[describeTagsReply](c, c.admin, "DescribeTags").Tags; len(got) != 0 {
+		t.Errorf("the administrator has tags of his own: %v", got)
+	}
+	if found := get[describeInstancesReply](c, c.user, "DescribeInstances", asked("tag:owner=me")...).Reservations; len(found) != 1 {
+		t.Errorf("the owner finds %d of his instances by the tag", len(found))
+	}
+	powerless := c.admin
+	powerless.User = "somebody"
+	arn := "arn:aws:ec2:mallee:" + string(ordinary) + ":instance/" + id
+	if r := c.refused(powerless, "CreateTags", "ResourceId.1="+id, "Tag.1.Key=k"); r.Code != "UnauthorizedOperation" || !strings.Contains(r.Message, arn) {
+		t.Errorf("the right that is asked for is not on %s: %+v", arn, r)
+	}
+}
+
 func TestTagLimits(t *testing.T) {
 	c := ready(t)
 	id := c.run(c.user)[0]
