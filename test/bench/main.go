@@ -1,0 +1,118 @@
+// Command bench measures what Mallee costs, as ratios of one run: an instance
+// against the same QEMU command line started by hand, turn by turn, on the same
+// host in the same minutes, so that a figure means the same on a slow host and on
+// a busy one.
+//
+//	pairs.go    one instance against one bare QEMU
+//	batch.go    many in one call against as many bare QEMUs, and what each takes
+//	cloud.go    the cloud under test: launches and their ends
+//	bare.go     QEMU by hand, on the command line of an instance
+//	await.go    when a guest is there, seen from outside
+//	suites.go   the benchmarks of Go that need no guest
+//	host.go     disk and memory
+//	stats.go    medians, their ranges, and how far chance may have moved them
+//	figures.go  the table
+//
+// What is timed begins when the request is sent, or before the fork, and ends
+// when QEMU has written its pid file (which it does first of all) or the guest's
+// first byte is in the console's log.
+//
+// It prints a table, and says on standard error what it does. It ends with 1
+// where a measurement could not be made; a goal that is missed is no failure.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"mallee/test/cloud"
+)
+
+// options size a run. The defaults take some three minutes on two processors
+// that emulate.
+type options struct {
+	pairs   int    // of one instance and one bare QEMU, until the first byte
+	quick   int    // the same of a guest that only says hello
+	batches int    // of many against many
+	n       int    // how many these are
+	suites  bool   // also Go's benchmarks
+	module  string // where the main module is
+	json    bool
+}
+
+func parse() (o options) {
+	flag.IntVar(&o.pairs, "pairs", 8, "how often an instance and a bare QEMU are timed to the first byte of a Linux")
+	flag.IntVar(&o.quick, "quick", 60, "how often they are timed with a guest that only says hello")
+	flag.IntVar(&o.batches, "batches", 1, "how often one call for many instances is timed against as many bare QEMUs")
+	flag.IntVar(&o.n, "n", 16, "how many instances one call is for")
+	flag.BoolVar(&o.suites, "suites", true, "measure throughput with the fake hypervisor too")
+	flag.StringVar(&o.module, "module", "..", "the folder of the main module, for its benchmarks")
+	flag.BoolVar(&o.json, "json", false, "print JSON instead of the table")
+	flag.Parse()
+	return o
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	figures, err := run(ctx, parse())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+	if err := figures.print(os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// run measures everything. What can be measured is, whatever else fails.
+func run(ctx context.Context, o options) (*report, error) {
+	r := newReport(o)
+	err := withCloud(ctx, func(s *subject) error { return measure(ctx, o, s, r) })
+	if err == nil && o.suites {
+		err = suites(ctx, o.module, r)
+	}
+	r.finish()
+	return r, err
+}
+
+func measure(ctx context.Context, o options, s *subject, r *report) error {
+	if err := overhead(ctx, s, o.quick, r); err != nil {
+		return err
+	}
+	if err := firstByte(ctx, s, o.pairs, r); err != nil {
+		return err
+	}
+	return batch(ctx, s, o.batches, o.n, r)
+}
+
+// withCloud has a cloud in a folder of its own while f runs, and leaves nothing.
+func withCloud(ctx context.Context, f func(*subject) error) (err error) {
+	c, err := cloud.New()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
+		defer cancel()
+		if err != nil {
+			err = fmt.Errorf("%w; the cloud's log ends with:\n%s", err, c.LogTail(10))
+		}
+		err = errors.Join(err, c.Destroy(end))
+	}()
+	s, err := newSubject(ctx, c)
+	if err != nil {
+		return err
+	}
+	return f(s)
+}
+
+// say what is being done.
+func say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
