@@ -90,7 +90,7 @@ func (n *Node) prepareHVM(ctx context.Context, i cloud.Instance, root string, wa
 	if err != nil || rest == 0 {
 		return err
 	}
-	base, err := n.cache.ensure(ephemeralKey(rest), n.basesInUse, func(f *os.File) error {
+	base, err := n.ensureBase(ctx, ephemeralKey(rest), func(f *os.File) error {
 		return image.Ephemeral(ctx, f, rest)
 	})
 	if err != nil {
@@ -102,7 +102,7 @@ func (n *Node) prepareHVM(ctx context.Context, i cloud.Instance, root string, wa
 // prepareParavirtual: one disk of three partitions around the root file
 // system, kernel and ramdisk beside it.
 func (n *Node) prepareParavirtual(ctx context.Context, i cloud.Instance, root string, wanted *hypervisor.Machine) error {
-	base, err := n.cache.ensure(paravirtualKey(i), n.basesInUse, func(f *os.File) error {
+	base, err := n.ensureBase(ctx, paravirtualKey(i), func(f *os.File) error {
 		src, err := os.Open(root)
 		if err != nil {
 			return err
@@ -128,8 +128,8 @@ func (n *Node) prepareParavirtual(ctx context.Context, i cloud.Instance, root st
 
 // ensureImage has the raw image in the cache. A write that failed is the
 // node's matter, all else the image's.
-func (n *Node) ensureImage(ctx context.Context, ref cloud.ImageRef) (path string, err error) {
-	return n.cache.ensure(imageKey(ref), n.basesInUse, func(f *os.File) error {
+func (n *Node) ensureImage(ctx context.Context, ref cloud.ImageRef) (string, error) {
+	return n.ensureBase(ctx, imageKey(ref), func(f *os.File) error {
 		out := newSparseWriter(f)
 		err := n.Images.Unpack(ctx, ref, out, n.progress(ref))
 		if err == nil {
@@ -140,6 +140,19 @@ func (n *Node) ensureImage(ctx context.Context, ref cloud.ImageRef) (path string
 		}
 		return &ImageError{ref.ID, err}
 	})
+}
+
+// ensureBase has the entry in the cache. Machines that want one at once wait for
+// whoever came first; where that one is abandoned, the next goes on.
+func (n *Node) ensureBase(ctx context.Context, key string, build func(*os.File) error) (string, error) {
+	for {
+		path, err := n.cache.ensure(key, n.basesInUse, func(f *os.File) error {
+			return errors.Join(build(f), ctx.Err())
+		})
+		if !errors.Is(err, context.Canceled) || ctx.Err() != nil {
+			return path, err
+		}
+	}
 }
 
 func (n *Node) ensureDisk(ctx context.Context, i cloud.Instance, role, base string, size int64, wanted *hypervisor.Machine) error {

@@ -191,21 +191,26 @@ func TestRunWithoutACloud(t *testing.T) {
 	})
 }
 
-// Terminated while it is launched: the worker who has it gives it back.
+// Terminated while it is launched: the worker who has it gives it back, at once
+// where the step that it is in can be abandoned.
 func TestRunTakesBackWhatIsBeingLaunched(t *testing.T) {
-	inRun(t, func(r *rig, h *hub) {
-		hold := make(chan struct{})
-		r.Node.Images = slowImages{r.Node.Images, hold}
-		h.assign(instance(1))
-		h.want(t, "unpacking", cloud.PhasePreparing, 1)
-		h.assign()
-		h.want(t, "still unpacking", cloud.PhasePreparing, 1)
-		h.assign(instance(1))
-		h.assign()
-		close(hold)
-		h.want(t, "unpacked", "", 0)
-		r.wantNothing()
-	})
+	for _, deaf := range []bool{false, true} {
+		inRun(t, func(r *rig, h *hub) {
+			hold := make(chan struct{})
+			r.Node.Images = slowImages{r.Node.Images, hold, deaf}
+			h.assign(instance(1))
+			h.want(t, "unpacking", cloud.PhasePreparing, 1)
+			h.assign()
+			if deaf {
+				h.want(t, "still unpacking", cloud.PhasePreparing, 1)
+				h.assign(instance(1))
+				h.assign()
+				close(hold)
+			}
+			h.want(t, "given back", "", 0)
+			r.wantNothing()
+		})
+	}
 }
 
 // Taken back and given again while it is removed: it is started anew, by one
@@ -225,12 +230,41 @@ func TestRunGivenAgainWhileRemoved(t *testing.T) {
 	})
 }
 
+// Two wait for one image, and the one who unpacks it is terminated: the other
+// goes on at once, and has seen no failure.
+func TestRunOneOfTwoIsTakenBackWhileUnpacking(t *testing.T) {
+	inRun(t, func(r *rig, h *hub) {
+		hold := make(chan struct{})
+		r.Node.Images = slowImages{r.Node.Images, hold, false}
+		h.assign(instance(1))
+		h.want(t, "the first unpacks", cloud.PhasePreparing, 1)
+		h.assign(instance(1), instance(2))
+		h.want(t, "the second waits", cloud.PhasePreparing, 2)
+		h.assign(instance(2))
+		h.want(t, "the first is taken back", cloud.PhasePreparing, 1)
+		if m := r.first(); m.Instance != "i-00000002" || m.Reason != (cloud.Reason{}) {
+			t.Errorf("reported %+v", m)
+		}
+		close(hold)
+		h.want(t, "unpacked", cloud.PhaseUp, 1)
+	})
+}
+
 type slowImages struct {
 	Images
 	hold chan struct{}
+	deaf bool // to being told that it is over
 }
 
 func (s slowImages) Unpack(ctx context.Context, ref cloud.ImageRef, dst io.Writer, progress func(done, total int64)) error {
-	<-s.hold
+	over := ctx.Done()
+	if s.deaf {
+		over = nil
+	}
+	select {
+	case <-s.hold:
+	case <-over:
+		return ctx.Err()
+	}
 	return s.Images.Unpack(ctx, ref, dst, progress)
 }

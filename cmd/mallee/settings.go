@@ -51,20 +51,16 @@ func settingsOf(cmd *cobra.Command) (s settings, err error) {
 	return s, os.MkdirAll(string(s.folder), 0o700)
 }
 
-// usable ranges of public addresses are the host's, and not those that its own
-// services listen at.
-func usable(p netip.Prefix) bool {
-	return p.Addr().Is4() && p.Addr().IsLoopback() && p.Bits() > 8 && !p.Overlaps(netip.MustParsePrefix("127.0.0.0/16"))
-}
+// ownServices is where the host's own services listen: 127.0.0.1, 127.0.0.53,
+// 127.0.1.1.
+var ownServices = netip.MustParsePrefix("127.0.0.0/16")
 
-// parsePublic reads a range of loopback addresses that holds some to give out,
-// and not the one that the host uses itself.
+// parsePublic reads a range of loopback addresses that holds some to give out
+// (the first and the last are not), and none of the host's own services.
 func parsePublic(text string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(text)
-	const smallest = 30 // bits: two addresses between the first and the last
-	local := netip.MustParseAddr("127.0.0.1")
-	if err != nil || !p.Addr().Is4() || !p.Addr().IsLoopback() || p.Bits() < 8 || p.Bits() > smallest || p.Contains(local) {
-		return p, fmt.Errorf("--public %s: want a range of 127.0.0.0/8 without %s, such as 127.31.0.0/16", text, local)
+	if err != nil || !p.Addr().Is4() || !p.Addr().IsLoopback() || p.Bits() > 30 || p.Overlaps(ownServices) {
+		return p, fmt.Errorf("--public %s: want a range of 127.0.0.0/8 outside %s, such as 127.31.0.0/16", text, ownServices)
 	}
 	return p.Masked(), nil
 }
