@@ -16,10 +16,6 @@ const (
 	maxLaunch = 1000
 	// maxUserData is EC2's limit, in bytes, before base64.
 	maxUserData = 16 << 10
-	// swapSpace and minEphemeral are what else is on the disk of a paravirtual
-	// instance, in bytes; Eucalyptus's figures.
-	swapSpace    = 512 << 20
-	minEphemeral = 61440
 )
 
 type runInput struct {
@@ -288,10 +284,7 @@ func (c *call) modelType(in *runInput, m *cloud.Instance) error {
 		return wire.Errorf("InvalidParameterValue", "Invalid value '%s' for InstanceType: DescribeInstanceTypes lists those there are", wire.Shorten(in.InstanceType))
 	}
 	m.Size = t.Size
-	need := m.Image.Size
-	if m.Virtualization == cloud.Paravirtual {
-		need += swapSpace + minEphemeral
-	}
+	need := cloud.DiskNeeded(m.Virtualization, m.Image.Size)
 	if disk := int64(t.Size.DiskGiB) << 30; need > disk {
 		return wire.InvalidParameterCombination("The image %s (%d bytes, %d with what the cloud adds) is larger than the disk of instance type %s (%d bytes): choose a larger InstanceType",
 			m.Image.ID, m.Image.Size, need, t.Name, disk)

@@ -111,6 +111,22 @@ func TestRunInstancesPlaces(t *testing.T) {
 	}
 }
 
+// TestRunInstancesFitsToTheByte what the node will lay out on the type's disk.
+func TestRunInstancesFitsToTheByte(t *testing.T) {
+	c := ready(t)
+	const disk = 5 << 30 // of m1.small
+	for id, most := range map[cloud.ImageID]int64{hvmImage: disk, pvImage: disk - cloud.DiskNeeded(cloud.Paravirtual, 0)} {
+		for size, fits := range map[int64]bool{most - 511: true, most: true, most + 1: false} {
+			c.write(func(tx *state.Tx) { state.Images.Edit(tx, id, func(i *cloud.Image) { i.Size = size }) })
+			if fits {
+				get[reservationReply](c, c.user, "RunInstances", "ImageId="+string(id), "InstanceType=m1.small")
+			} else if r := c.refused(c.user, "RunInstances", "ImageId="+string(id), "InstanceType=m1.small"); r.Code != "InvalidParameterCombination" || !strings.Contains(r.Message, "InstanceType") {
+				t.Errorf("%s of %d bytes: %+v", id, size, r)
+			}
+		}
+	}
+}
+
 func TestRunInstancesOnceByClientToken(t *testing.T) {
 	c := ready(t)
 	first := get[reservationReply](c, c.user, "RunInstances", "ImageId="+hvmImage, "MinCount=2", "MaxCount=2", "ClientToken=tok")

@@ -346,6 +346,9 @@ func newFile(t *testing.T, name string) *os.File {
 }
 
 func TestParavirtualBoots(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds or boots a whole image")
+	}
 	t.Parallel()
 	a, signer := artifacts(t, "tiny-pv"), newKey(t)
 	disk := newFile(t, "disk")
@@ -386,6 +389,9 @@ func TestParavirtualBoots(t *testing.T) {
 }
 
 func TestDiskBoots(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds or boots a whole image")
+	}
 	t.Parallel()
 	a, signer := artifacts(t, "tiny"), newKey(t)
 	root, second := newFile(t, "root"), newFile(t, "ephemeral")
@@ -423,6 +429,9 @@ func TestDiskBoots(t *testing.T) {
 }
 
 func TestGuestSaysWhatItLacks(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds or boots a whole image")
+	}
 	t.Parallel()
 	a := artifacts(t, "tiny-pv")
 	g := startGuest(t, http.NotFoundHandler(), "-kernel", a.Kernel, "-initrd", a.Ramdisk, "-append", ParavirtualArguments+" "+TinyArguments)
@@ -432,6 +441,9 @@ func TestGuestSaysWhatItLacks(t *testing.T) {
 
 // A guest that starts before its network is there says so, and gets what it lacks when it comes.
 func TestLateNetwork(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds or boots a whole image")
+	}
 	t.Parallel()
 	a := artifacts(t, "tiny-pv")
 	disk := newFile(t, "disk")

@@ -114,6 +114,9 @@ func TestBuildIsRepeatable(t *testing.T) {
 }
 
 func TestBuildIsCached(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds or boots a whole image")
+	}
 	first := artifacts(t, "tiny-pv")
 	before, err := os.Stat(first.Root)
 	if err != nil {
@@ -144,6 +147,9 @@ func TestBuildIsCached(t *testing.T) {
 }
 
 func TestBuildMendsDamage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds or boots a whole image")
+	}
 	source := artifacts(t, "tiny-pv")
 	dir := t.TempDir()
 	damaged := filepath.Join(dir, filepath.Base(filepath.Dir(source.Root)))
@@ -225,6 +231,9 @@ func TestBuildWithoutApt(t *testing.T) {
 
 // A machine where nobody has ever run apt-get update: we fetch lists of our own.
 func TestResolveWithoutLists(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds or boots a whole image")
+	}
 	artifacts(t, "tiny-pv") // or skip
 	dir := t.TempDir()
 	config := filepath.Join(dir, "apt.conf")

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"mallee/cloud"
 )
 
 // The paravirtual disk, as Eucalyptus lays it out around an image that is a bare file system:
@@ -21,19 +23,10 @@ import (
 //
 // The whole disk has the size of the instance type's; Eucalyptus put the 63 sectors in front of
 // that, we take them from the ephemeral partition, so that every disk is a whole number of GiB.
-const (
-	// RootDevice is where the guest finds the root file system of a paravirtual disk.
-	RootDevice = "/dev/vda1"
+// Figures are in cloud/disk.go, by which a launch is refused too.
 
-	// SwapSize is the third partition's, in bytes.
-	SwapSize = 512 << 20
-
-	// minEphemeral is the least that may remain for the ephemeral partition, in bytes: Eucalyptus's
-	// figure for an image that is too large.
-	minEphemeral = 61440
-
-	headerSectors = 63
-)
+// RootDevice is where the guest finds the root file system of a paravirtual disk.
+const RootDevice = "/dev/vda1"
 
 // formatTimeout bounds a format: it writes some megabytes, whatever the size.
 const formatTimeout = 2 * time.Minute
@@ -46,13 +39,13 @@ func diskParts(rootSize, diskSize int64) (root, ephemeral, swap partition, err e
 	if rootSize <= 0 || diskSize%sector != 0 {
 		return root, ephemeral, swap, fmt.Errorf("root of %d bytes on a disk of %d: want a root, and a disk of whole %d-byte sectors", rootSize, diskSize, sector)
 	}
-	end := diskSize / sector
-	root = partition{kind: typeLinux, active: true, start: headerSectors, length: (rootSize + sector - 1) / sector}
-	swap = partition{kind: typeSwap, start: end - SwapSize/sector, length: SwapSize / sector}
-	ephemeral = partition{kind: typeLinux, start: root.end(), length: swap.start - root.end()}
-	if ephemeral.length*sector < minEphemeral {
-		return root, ephemeral, swap, fmt.Errorf("%w: %d bytes, with %d of swap, on a disk of %d", ErrTooLarge, rootSize, int64(SwapSize), diskSize)
+	if cloud.DiskNeeded(cloud.Paravirtual, rootSize) > diskSize {
+		return root, ephemeral, swap, fmt.Errorf("%w: %d bytes, with %d of swap, on a disk of %d", ErrTooLarge, rootSize, int64(cloud.SwapSize), diskSize)
 	}
+	end := diskSize / sector
+	root = partition{kind: typeLinux, active: true, start: cloud.DiskHeader, length: cloud.Sectors(rootSize)}
+	swap = partition{kind: typeSwap, start: end - cloud.SwapSize/sector, length: cloud.SwapSize / sector}
+	ephemeral = partition{kind: typeLinux, start: root.end(), length: swap.start - root.end()}
 	return root, ephemeral, swap, nil
 }
 
@@ -99,9 +92,9 @@ func Paravirtual(ctx context.Context, dst *os.File, root io.ReaderAt, rootSize, 
 func EphemeralSize(imageSize, diskSize int64) (int64, error) {
 	rest := (diskSize - imageSize) / sector * sector
 	switch {
-	case imageSize > diskSize:
+	case cloud.DiskNeeded(cloud.HVM, imageSize) > diskSize:
 		return 0, fmt.Errorf("%w: %d bytes on a disk of %d", ErrTooLarge, imageSize, diskSize)
-	case rest < minEphemeral:
+	case rest < cloud.MinEphemeral:
 		return 0, nil
 	}
 	return rest, nil
@@ -110,8 +103,8 @@ func EphemeralSize(imageSize, diskSize int64) (int64, error) {
 // Ephemeral makes dst, an empty file, an ephemeral disk of size bytes: an ext3 file system
 // without a partition table, sparse, the same bytes for the same size.
 func Ephemeral(ctx context.Context, dst *os.File, size int64) error {
-	if size < minEphemeral || size%sector != 0 {
-		return fmt.Errorf("an ephemeral disk of %d bytes: want %d at least, in sectors of %d", size, minEphemeral, sector)
+	if size < cloud.MinEphemeral || size%sector != 0 {
+		return fmt.Errorf("an ephemeral disk of %d bytes: want %d at least, in sectors of %d", size, cloud.MinEphemeral, sector)
 	}
 	if err := requireEmpty(dst); err != nil {
 		return err

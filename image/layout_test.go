@@ -8,11 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
+
+	"mallee/cloud"
 )
 
 func TestDiskParts(t *testing.T) {
@@ -47,8 +50,33 @@ func TestDiskParts(t *testing.T) {
 		if err != nil || p2.length*sector != test.ephemeral {
 			t.Errorf("%s: ephemeral of %d bytes, want %d (%v)", test.name, p2.length*sector, test.ephemeral, err)
 		}
-		if p1.start != 63 || p2.start != p1.end() || p3.start != p2.end() || p3.end()*sector != test.disk || p3.length*sector != SwapSize {
+		if p1.start != 63 || p2.start != p1.end() || p3.start != p2.end() || p3.end()*sector != test.disk || p3.length*sector != cloud.SwapSize {
 			t.Errorf("%s: %+v %+v %+v don't fill the disk", test.name, p1, p2, p3)
+		}
+	}
+}
+
+// TestLayoutNeedsWhatIsSaid around every boundary: what a launch is accepted by
+// is, to the byte, what the disk is then built by.
+func TestLayoutNeedsWhatIsSaid(t *testing.T) {
+	for seed := range uint64(200) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		disk := (1 + random.Int64N(240)) << 30
+		most := disk - cloud.DiskNeeded(cloud.Paravirtual, 0) // the largest image
+		for _, root := range []int64{1, most - 512, most - 1, most, most + 1, most + 512, 1 + random.Int64N(disk)} {
+			_, ephemeral, _, err := diskParts(root, disk)
+			if fits := cloud.DiskNeeded(cloud.Paravirtual, root) <= disk; fits != (err == nil) || fits != (root <= most) {
+				t.Errorf("%d bytes on %d: needs %d, and %v", root, disk, cloud.DiskNeeded(cloud.Paravirtual, root), err)
+			}
+			if err == nil && ephemeral.length*sector < cloud.MinEphemeral {
+				t.Errorf("%d bytes on %d leave %d sectors", root, disk, ephemeral.length)
+			}
+		}
+		for _, size := range []int64{1, disk - 1, disk, disk + 1, disk + 512} {
+			_, err := EphemeralSize(size, disk)
+			if fits := cloud.DiskNeeded(cloud.HVM, size) <= disk; fits != (err == nil) || fits != (size <= disk) {
+				t.Errorf("HVM, %d bytes on %d: needs %d, and %v", size, disk, cloud.DiskNeeded(cloud.HVM, size), err)
+			}
 		}
 	}
 }
@@ -115,6 +143,9 @@ func needMkfs(t *testing.T) {
 }
 
 func TestParavirtual(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds or boots a whole image")
+	}
 	needMkfs(t)
 	t.Parallel()
 	// A root of data, a hole and an end in the middle of a sector.
@@ -155,7 +186,7 @@ func checkParavirtual(t *testing.T, dst *os.File, root []byte, size int64) {
 	if _, err := dst.ReadAt(page, p[2].start*sector); err != nil || !has(page, swapPage-10, "SWAPSPACE2") {
 		t.Errorf("the swap partition has no signature (%v)", err)
 	}
-	if last := binary.LittleEndian.Uint32(page[1028:]); int64(last+1)*swapPage != SwapSize {
+	if last := binary.LittleEndian.Uint32(page[1028:]); int64(last+1)*swapPage != cloud.SwapSize {
 		t.Errorf("the swap area's last page is %d", last)
 	}
 	if info, _ := dst.Stat(); info.Size() != size {
@@ -170,7 +201,7 @@ func checkParavirtual(t *testing.T, dst *os.File, root []byte, size int64) {
 func TestEphemeral(t *testing.T) {
 	needMkfs(t)
 	t.Parallel()
-	for _, size := range []int64{minEphemeral, 1 << 20, 100 << 20, 5<<30 - 49<<20} {
+	for _, size := range []int64{cloud.MinEphemeral, 1 << 20, 100 << 20, 5<<30 - 49<<20} {
 		var sums [2][32]byte
 		for i := range sums {
 			dst := newFile(t, "disk")

@@ -4,10 +4,12 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+
+	"mallee/cloud"
 )
 
 const (
-	sector = 512 // bytes; what partition tables count in
+	sector = cloud.SectorSize // bytes; what partition tables count in
 
 	typeLinux byte = 0x83
 	typeSwap  byte = 0x82
