@@ -14,6 +14,7 @@ type process struct {
 	pid  int
 	file *os.File      // pidfd, in the runtime's poller: waiting takes no thread
 	gone chan struct{} // closed when the process has ended
+	how  string        // it ended, if it was our child; written before gone is closed
 }
 
 // openProcess watches a process that this program need not have started.
@@ -42,7 +43,7 @@ func newProcess(pid, pidfd int, exited func()) (*process, error) {
 		return nil, fmt.Errorf("watching process %d: %w", pid, err)
 	}
 	go func() {
-		if err := conn.Read(reap); err != nil {
+		if err := conn.Read(p.reap); err != nil {
 			return // released
 		}
 		close(p.gone)
@@ -54,14 +55,27 @@ func newProcess(pid, pidfd int, exited func()) (*process, error) {
 
 // reap tells whether the process of a pidfd has ended, and if it is our child
 // lets the kernel forget it.
-func reap(pidfd uintptr) (ended bool) {
+func (p *process) reap(pidfd uintptr) (ended bool) {
 	poll := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
 	if n, err := unix.Poll(poll, 0); n == 0 || err != nil {
 		return false
 	}
-	// The error is ECHILD for a QEMU that an earlier program started.
-	_ = unix.Waitid(unix.P_PIDFD, int(pidfd), nil, unix.WEXITED|unix.WNOHANG, nil)
+	// The error is ECHILD for a QEMU that an earlier program started. As long as
+	// ours is not waited for, its pid is its own.
+	if unix.Waitid(unix.P_PIDFD, int(pidfd), nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil) == nil {
+		var status unix.WaitStatus
+		if _, err := unix.Wait4(p.pid, &status, unix.WNOHANG, nil); err == nil {
+			p.how = words(status)
+		}
+	}
 	return true
+}
+
+func words(status unix.WaitStatus) string {
+	if status.Signaled() {
+		return "signal: " + status.Signal().String()
+	}
+	return fmt.Sprintf("exit status %d", status.ExitStatus())
 }
 
 // signal sends a signal; that the process has ended is no error.

@@ -57,6 +57,9 @@ func sectorMachine(t testing.TB, sector []byte) hypervisor.Machine {
 }
 
 func TestConformance(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes many seconds of real guests")
+	}
 	needsQEMU(t)
 	endings := map[hypervisortest.Guest]ending{
 		hypervisortest.Halts:     halts,

@@ -48,7 +48,7 @@ func (h *Hypervisor) start(ctx context.Context, m hypervisor.Machine) error {
 		return err
 	}
 	if err := machine.begin(ctx, l.handOver()); err != nil {
-		err = l.explain(err, machine)
+		err = l.explain(ctx, err, machine)
 		// Also when ctx is over, for nothing may be left.
 		return errors.Join(err, machine.end(context.WithoutCancel(ctx)))
 	}
@@ -205,8 +205,12 @@ func (m *machine) begin(ctx context.Context, conn net.Conn) error {
 	return nil
 }
 
-// explain adds QEMU's last words to the error of a start that failed.
-func (l *launch) explain(err error, m *machine) error {
+// explain says how QEMU ended, if it did, and what its last words were, for a
+// start that failed with err.
+func (l *launch) explain(ctx context.Context, err error, m *machine) error {
+	if gone, _ := m.wait(ctx, glanceTimeout); gone { // else err has more to say
+		err = fmt.Errorf("QEMU has ended (%s) before it answered", m.process.how)
+	}
 	const enough = 16 << 10 // bytes; it ends with what matters
 	info, statErr := l.log.Stat()
 	if statErr != nil {
