@@ -172,7 +172,7 @@ func describeImages(c *call, in *describeImagesInput) (*describeImagesReply, err
 // who runs the cloud and asks for it.
 func (c *call) imageCandidates(in *describeImagesInput) (iter.Seq[*cloud.Image], error) {
 	ids, everybody := c.everybody(in.ImageID)
-	images := firsts(state.Images.All(c.read))
+	images := c.imagesOwned(in.Owner)
 	if len(ids) > 0 {
 		named, err := c.imagesNamed(ids)
 		if err != nil {
@@ -188,6 +188,20 @@ func (c *call) imageCandidates(in *describeImagesInput) (iter.Seq[*cloud.Image],
 			}
 		}
 	}, nil
+}
+
+// imagesOwned has all images that any of the owners can have, and perhaps more:
+// for one account, which most ask for, by the index.
+func (c *call) imagesOwned(owners []string) iter.Seq[*cloud.Image] {
+	if len(owners) == 1 {
+		if owners[0] == "self" {
+			return firsts(state.ImagesByAccount.By(c.read, c.account()))
+		}
+		if _, _, ok := state.Accounts.Get(c.read, cloud.AccountID(owners[0])); ok {
+			return firsts(state.ImagesByAccount.By(c.read, cloud.AccountID(owners[0])))
+		}
+	}
+	return firsts(state.Images.All(c.read))
 }
 
 func (c *call) imagesNamed(ids []string) ([]*cloud.Image, error) {
