@@ -16,7 +16,10 @@
 //	                        shutting-down ◀───────────────────────┘
 //	                              │ node: gone, by a report young enough
 //	                              ▼
-//	                         terminated ── an hour ──▶ (forgotten; the id is never used again)
+//	                         terminated ── an hour ──▶ (forgotten)
+//
+// Ids are drawn at random among those that no record has. What was forgotten has
+// none, so its id may come again, once in some four thousand million draws.
 //
 // Records are shared between readers without locks: treat what comes out of
 // the state as immutable, copy before changing.
