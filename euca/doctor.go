@@ -1,6 +1,7 @@
 package euca
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -112,7 +113,7 @@ func examineAccel(ctx context.Context) []finding {
 	if proof.Accel != qemu.KVM {
 		kvm = finding{"acceleration (KVM)", slower, proof.Why, "enable virtualization in the firmware, or nested virtualization in the host's hypervisor"}
 		if errors.Is(syscall.Access("/dev/kvm", 2), syscall.EACCES) {
-			kvm.Mend = "adduser " + os.Getenv("USER") + " kvm, and log in again"
+			kvm.Mend = "adduser " + cmp.Or(os.Getenv("USER"), "YOU") + " kvm, and log in again"
 		}
 	}
 	return []finding{emulation, kvm}

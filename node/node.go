@@ -42,7 +42,6 @@ import (
 
 	"mallee/block"
 	"mallee/cloud"
-	"mallee/durable"
 	"mallee/hypervisor"
 	"mallee/link"
 	"mallee/network"
@@ -100,7 +99,7 @@ type machine struct {
 	retry    *time.Timer // of retryAt, in Run mode
 	due      bool        // something happened to it since a worker last took it
 	busy     bool        // a worker has it
-	cancel   func()      // ends the pass that is made for it; nil between passes
+	cancel   func()      // ends the last pass that was made for it; nil before the first
 
 	// The worker's own, which mu does not guard.
 	memo        *memo     // nil until it was read
@@ -138,6 +137,7 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 	for _, id := range left {
 		n.know(id)
 	}
+	n.keepReserve()
 	return n, nil
 }
 
@@ -156,7 +156,7 @@ func (n *Node) Accept(a link.Assignment) error {
 	if a.Generation <= n.generation() {
 		return nil
 	}
-	if err := durable.WriteFile(n.assignmentPath(), data); err != nil {
+	if err := n.writeAssignment(data); err != nil {
 		return fmt.Errorf("keep assignment %d: %w", a.Generation, err)
 	}
 	n.mu.Lock()

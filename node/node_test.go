@@ -3,10 +3,12 @@ package node
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"mallee/block"
@@ -168,4 +170,37 @@ func TestConsole(t *testing.T) {
 	if got := string(b[:n]); got != "i-00000001 login: \n" {
 		t.Errorf("console %q", got)
 	}
+}
+
+// On a full disk the assignment that ends an instance gets through, for it is
+// what frees the disk.
+func TestAcceptOnAFullDisk(t *testing.T) {
+	dir := smallDisk(t, 8<<20)
+	r := newRig(t)
+	r.dir = dir
+	r.open()
+	r.assign(instance(1))
+	fill := filepath.Join(dir, "full")
+	if err := os.WriteFile(fill, make([]byte, 64<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("the disk isn't full: %v", err)
+	}
+	if _, err := os.Stat(r.reservePath()); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := r.Report()
+	r.assign()
+	after, _ := r.Report()
+	if after.Generation <= before.Generation {
+		t.Errorf("generation %d after %d", after.Generation, before.Generation)
+	}
+}
+
+// smallDisk is a file system of that many bytes; only root can make one.
+func smallDisk(t *testing.T, size int) string {
+	dir := t.TempDir()
+	if err := syscall.Mount("none", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
+		t.Skipf("no file system can be mounted here: %v", err)
+	}
+	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
+	return dir
 }

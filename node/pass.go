@@ -165,6 +165,7 @@ func (n *Node) giveBack(ctx context.Context, m *machine) {
 		n.Log.Warn("a machine can't be removed yet", "instance", m.id, "attempt", m.failures, "err", err)
 		return
 	}
+	n.keepReserve()
 	delete(n.machines, m.id)
 	if _, back := n.assigned[m.id]; back {
 		n.know(m.id) // from the beginning: there is nothing of it
