@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -131,6 +132,9 @@ func (b *bare) add(r *recipe, dir string) error {
 	cmd := exec.Command(r.args[0], args...)
 	cmd.Dir = dir
 	cmd.Stderr = new(bytes.Buffer)
+	// As what outlives its shell does, and an instance's QEMU: the kernel shares
+	// the processors out by sessions, and one that is new gets less.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	b.dirs, b.commands = append(b.dirs, dir), append(b.commands, cmd)
 	return nil
 }
