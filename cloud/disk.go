@@ -12,7 +12,7 @@ const (
 	MinEphemeral = 61440
 )
 
-// Sectors is how many an image takes: it begins each of what lies on a disk.
+// Sectors is how many so many bytes take; what follows them begins at a whole one.
 func Sectors(bytes int64) int64 { return (bytes + SectorSize - 1) / SectorSize }
 
 // DiskNeeded is how many bytes the disk of an instance has at least, to hold an

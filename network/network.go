@@ -41,7 +41,7 @@ type Attachment struct {
 type Network interface {
 	// Ensure makes the port what p says, and says how to connect to it.
 	// Idempotent. An address in use by another port of the Network, or a
-	// public address that this host can't listen on, is an error.
+	// public address at which this host can listen on no port, is an error.
 	Ensure(ctx context.Context, p Port) (Attachment, error)
 
 	// Remove the port and all that it holds. Removing what is not there is no
