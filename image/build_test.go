@@ -84,6 +84,9 @@ func digests(t *testing.T, a Artifacts) map[string]string {
 }
 
 func TestBuildIsRepeatable(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds or boots a whole image")
+	}
 	for _, r := range Catalog {
 		t.Run(r.Name, func(t *testing.T) {
 			t.Parallel()
