@@ -16,6 +16,7 @@ const Region = "mallee-1"
 // and AWS's read.
 func (c Credentials) WriteEucarc(path, endpoint, s3 string) error {
 	var b strings.Builder
+	b.WriteString("unset AWS_SESSION_TOKEN AWS_SECURITY_TOKEN AWS_PROFILE\n") // of another cloud: they would go along
 	for _, v := range [][2]string{
 		{"EC2_URL", endpoint + "/services/compute"},
 		{"S3_URL", s3},
