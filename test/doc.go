@@ -12,5 +12,5 @@
 //	clients_test.go      the AWS CLI, boto3, and Amazon's SDK for Go
 //	requests_test.go     signatures, dry runs, client tokens, refusals
 //	model_test.go        every name on the wire against Amazon's model
-//	account_test.go      an ordinary user's cloud, from up to destroy
+//	ordinary_test.go     an ordinary user's cloud, from up to destroy
 package test

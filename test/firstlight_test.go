@@ -243,18 +243,9 @@ func TestReboot(t *testing.T) {
 // On the way it logs in with an RSA key pair.
 func TestPowerOff(t *testing.T) {
 	w := theWorld(t)
-	client := w.ec2(t)
-	key, err := client.CreateKeyPair(within(t, soon), &ec2.CreateKeyPairInput{KeyName: aws.String("old"), KeyType: types.KeyTypeRsa})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if _, err := w.ec2(t).DeleteKeyPair(within(t, soon), &ec2.DeleteKeyPairInput{KeyName: aws.String("old")}); err != nil {
-			t.Error(err)
-		}
-	})
+	key := newKey(t, w.Cloud, "old", types.KeyTypeRsa)
 	i := run(t, w.Cloud, &ec2.RunInstancesInput{ImageId: aws.String(w.pv), KeyName: aws.String("old")}).Instances[0]
-	guest := login(t, w.Cloud, i, *key.KeyMaterial)
+	guest := login(t, w.Cloud, i, key)
 	guest.Run(within(t, soon), "poweroff") // the guest may be gone before it answers
 	now := await(t, w.Cloud, types.InstanceStateNameTerminated, *i.InstanceId)[0]
 	if got := aws.ToString(now.StateReason.Code); got != "Client.InstanceInitiatedShutdown" {

@@ -40,6 +40,9 @@ func bundleKeys(c *cloud.Cloud) (emi.Keys, error) {
 	if err != nil {
 		return emi.Keys{}, err
 	}
+	for name, value := range vars {
+		vars[name] = strings.Replace(value, c.Dir, c.Path(), 1) // the folder may be elsewhere for us
+	}
 	return emi.ReadKeys(vars)
 }
 

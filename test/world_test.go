@@ -317,6 +317,21 @@ func login(t *testing.T, c *cloud.Cloud, i types.Instance, key string) *cloud.Gu
 	return g
 }
 
+// newKey is the private half of a key pair that goes with the test.
+func newKey(t *testing.T, c *cloud.Cloud, name string, kind types.KeyType) string {
+	t.Helper()
+	key, err := ec2Of(t, c).CreateKeyPair(within(t, soon), &ec2.CreateKeyPairInput{KeyName: &name, KeyType: kind})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := ec2Of(t, c).DeleteKeyPair(within(t, soon), &ec2.DeleteKeyPairInput{KeyName: &name}); err != nil {
+			t.Error(err)
+		}
+	})
+	return *key.KeyMaterial
+}
+
 // in the guest, a command that must succeed.
 func in(t *testing.T, g *cloud.Guest, command string) string {
 	t.Helper()

@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -46,11 +47,11 @@ func Binary() (string, error) {
 type Cloud struct {
 	Dir     string
 	Binary  string
-	Flags   []string             // of `mallee up`, besides --data and --listen
-	Env     []string             // instead of this process's
-	Wrap    []string             // a command that runs the program: setpriv, unshare
-	As      *syscall.Credential  // who runs the program; nil is this user
-	SeenAt  func(pid int) string // where the folder is for us, if not at Dir
+	Flags   []string            // of `mallee up`, besides --data and --listen
+	Env     []string            // instead of this process's
+	Wrap    []string            // a command that runs the program: setpriv, unshare
+	As      *syscall.Credential // who runs the program; nil is this user
+	SeenAt  string              // where the folder is for us, if not at Dir
 	process *exec.Cmd
 	ended   chan struct{} // closed when the process has ended
 	log     journal
@@ -150,8 +151,8 @@ func (c *Cloud) healthy(ctx context.Context) error {
 // Path of something in the folder, for us to look at.
 func (c *Cloud) Path(parts ...string) string {
 	dir := c.Dir
-	if c.SeenAt != nil {
-		dir = c.SeenAt(c.PID())
+	if c.SeenAt != "" {
+		dir = c.SeenAt
 	}
 	return filepath.Join(append([]string{dir}, parts...)...)
 }
@@ -197,6 +198,19 @@ func (c *Cloud) end(ctx context.Context, by syscall.Signal) error {
 		return err
 	}
 	return c.Ended(ctx)
+}
+
+// HasEnded says whether the program has ended, or was never started.
+func (c *Cloud) HasEnded() bool {
+	if c.process == nil {
+		return true
+	}
+	select {
+	case <-c.ended:
+		return true
+	default:
+		return false
+	}
 }
 
 // Ended waits until the program has ended.
@@ -296,8 +310,9 @@ func (j *journal) String() string {
 // tail is its last lines.
 func (j *journal) tail(n int) string {
 	lines := strings.Split(strings.TrimSpace(j.String()), "\n")
+	lines = slices.DeleteFunc(lines, func(l string) bool { return strings.Contains(l, "percent=") })
 	return strings.Join(lines[max(len(lines)-n, 0):], "\n")
 }
 
-// LogTail is the log's last lines.
+// LogTail is the log's last lines, without what only shows that work goes on.
 func (c *Cloud) LogTail(n int) string { return c.log.tail(n) }

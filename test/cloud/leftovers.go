@@ -45,7 +45,7 @@ func (c *Cloud) QEMUs() (map[string][]Process, error) {
 }
 
 // Left says what there still is of instances on the host: processes, folders of
-// machines, disks, half-made files. Of all instances, or of those named.
+// machines, disks. Of all instances, or of those named.
 func (c *Cloud) Left(ids ...string) error {
 	qemus, err := c.QEMUs()
 	if err != nil {
@@ -68,17 +68,22 @@ func (c *Cloud) Left(ids ...string) error {
 			}
 		}
 	}
+	if len(left) > 0 {
+		return fmt.Errorf("there is still %s", strings.Join(left, ", "))
+	}
+	return nil
+}
+
+// HalfMade says what there is of images that were not unpacked to their end.
+func (c *Cloud) HalfMade() error {
 	cached, err := list(c.Path("node", "cache"))
 	if err != nil {
 		return err
 	}
 	for _, name := range cached {
 		if strings.HasSuffix(name, ".new") {
-			left = append(left, filepath.Join("node", "cache", name))
+			return fmt.Errorf("there is still node/cache/%s", name)
 		}
-	}
-	if len(left) > 0 {
-		return fmt.Errorf("there is still %s", strings.Join(left, ", "))
 	}
 	return nil
 }

@@ -18,15 +18,19 @@ func Poll(ctx context.Context, what string, until func() error) error {
 func PollEvery(ctx context.Context, every time.Duration, what string, until func() error) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	var last error
 	for {
 		err := until()
 		var never neverError
 		if err == nil || errors.As(err, &never) {
 			return err
 		}
+		if ctx.Err() == nil || last == nil {
+			last = err // an attempt that was cut off tells nothing
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for %s: %w: %w", what, ctx.Err(), err)
+			return fmt.Errorf("waiting for %s: %w: %w", what, ctx.Err(), last)
 		case <-tick.C:
 		}
 	}

@@ -87,7 +87,8 @@ type Options struct {
 	Size     int64  // that the manifest claims; the image's by default
 	Account  string // that the manifest names; the keys' by default
 	Unsigned bool
-	Edit     func(signed string) string // changes what was signed, after it was
+	Before   func(text string) string // changes what will be signed
+	After    func(text string) string // changes what was signed
 }
 
 // Make bundles an image under a prefix.
@@ -126,14 +127,17 @@ func Make(k Keys, prefix string, image []byte, o Options) (Bundle, error) {
 	signed := machineConfiguration(o) + fmt.Sprintf(
 		`<image><name>%s</name><user>%s</user><type>%s</type><digest algorithm="SHA1">%x</digest><size>%d</size><bundled_size>%d</bundled_size>%s<parts count="%d">%s</parts></image>`,
 		prefix, o.Account, o.Kind, sha1.Sum(archive), o.Size, len(encrypted), secrets(k, key[:], iv[:]), len(b.Parts), &parts)
+	if o.Before != nil {
+		signed = o.Before(signed)
+	}
 	signature := "UNSIGNED"
 	if !o.Unsigned {
 		if signature, err = sign(k, signed); err != nil {
 			return Bundle{}, err
 		}
 	}
-	if o.Edit != nil {
-		signed = o.Edit(signed)
+	if o.After != nil {
+		signed = o.After(signed)
 	}
 	b.Manifest = `<?xml version="1.0"?><manifest><version>2007-10-10</version><bundler><name>by hand</name><version>1</version><release>0</release></bundler>` +
 		signed + "<signature>" + signature + "</signature></manifest>"
