@@ -47,14 +47,18 @@ func (c *Controller) Assignment(id cloud.NodeID) link.Assignment {
 	return a
 }
 
-// TakeIn writes what a report says that wasn't known.
+// TakeIn writes what a report says that wasn't known. A machine that is as it was
+// known to be is left out of the transaction, which compares all that it reads:
+// a node has hundreds, and reports all of them when one has changed.
 func (c *Controller) TakeIn(ctx context.Context, r link.Report) error {
-	if !c.news(c.Store.View(), r) {
+	view := c.Store.View()
+	changed := c.changed(view, r)
+	if len(changed) == 0 && !c.joins(view, r) && len(c.absent(view, r)) == 0 {
 		return nil
 	}
 	err := c.Store.Update(ctx, func(tx *state.Tx) error {
 		c.join(tx, r)
-		for _, m := range r.Machines {
+		for _, m := range changed {
 			c.observe(tx, r.Node, m)
 		}
 		for _, id := range c.absent(tx, r) {
@@ -68,22 +72,24 @@ func (c *Controller) TakeIn(ctx context.Context, r link.Report) error {
 	return nil
 }
 
-// news says whether TakeIn would write anything: most reports of a quiet cloud
-// say what is known.
-func (c *Controller) news(view *state.View, r link.Report) bool {
-	if n, _, ok := state.Nodes.Get(view, r.Node); !ok || n.Capacity != r.Capacity || n.Zone != r.Zone {
-		return true
-	}
+// joins says whether the node is new, or offers something new.
+func (c *Controller) joins(view *state.View, r link.Report) bool {
+	n, _, ok := state.Nodes.Get(view, r.Node)
+	return !ok || n.Capacity != r.Capacity || n.Zone != r.Zone
+}
+
+// changed are the machines of which the report says what isn't known yet.
+func (c *Controller) changed(view *state.View, r link.Report) (news []link.Machine) {
 	for _, m := range r.Machines {
 		i, _, known := state.Instances.Get(view, m.Instance)
 		if !known || i.Node != r.Node {
-			continue
+			continue // as in observe
 		}
 		if _, changed := c.observation(i, seen(view, i.ID), m); changed {
-			return true
+			news = append(news, m)
 		}
 	}
-	return len(c.absent(view, r)) > 0
+	return news
 }
 
 // join makes the node's record, or brings what it offers up to date.
