@@ -33,12 +33,7 @@ func newSubject(ctx context.Context, c *cloud.Cloud) (*subject, error) {
 	if err := s.shareCatalog(); err != nil {
 		return nil, err
 	}
-	took, err := c.Up(ctx)
-	if err != nil {
-		return nil, err
-	}
-	say("a cloud is up in %s after %v", c.Dir, took.Round(time.Millisecond))
-	if s.ec2, err = c.EC2(); err != nil {
+	if err := s.up(ctx); err != nil {
 		return nil, err
 	}
 	say("installing images")
@@ -49,6 +44,17 @@ func newSubject(ctx context.Context, c *cloud.Cloud) (*subject, error) {
 	s.linux = ids[len(ids)-1]
 	s.hello, err = s.installHello(ctx)
 	return s, err
+}
+
+// up starts the program, and says how to talk to it.
+func (s *subject) up(ctx context.Context) error {
+	took, err := s.Up(ctx)
+	if err != nil {
+		return err
+	}
+	say("mallee is up in %s after %v", s.Dir, took.Round(time.Millisecond))
+	s.ec2, err = s.EC2()
+	return err
 }
 
 // shareCatalog lets all runs build an image once.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,16 +9,35 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
 )
 
-// footprint is what the cloud takes now, in bytes: of disk for its instances,
-// cached images left out, and of memory for its program.
-func (s *subject) footprint() (disk, memory int64, err error) {
-	if disk, err = allocated(s.Path("node"), "cache"); err != nil {
-		return 0, 0, err
+// disk that the cloud's instances take now, in bytes; cached images are left out.
+func (s *subject) disk() (int64, error) { return allocated(s.Path("node"), "cache") }
+
+// calmTime is how long a fresh program is let alone before its memory is measured.
+const calmTime = 5 * time.Second
+
+// freshMemory is what the program takes, in bytes, when it has just been started
+// anew, has found the instances that run, and has been asked for them.
+func (s *subject) freshMemory(ctx context.Context) (int64, error) {
+	if err := s.Stop(ctx); err != nil {
+		return 0, err
 	}
-	memory, err = proportional(s.PID())
-	return disk, memory, err
+	if err := s.up(ctx); err != nil {
+		return 0, err
+	}
+	if _, err := s.ec2.DescribeInstances(ctx, &ec2.DescribeInstancesInput{}); err != nil {
+		return 0, err
+	}
+	select {
+	case <-time.After(calmTime):
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	return proportional(s.PID())
 }
 
 // allocated on disk under root, but for the folder of that name in it.

@@ -6,7 +6,7 @@ import (
 )
 
 // summary of many measurements: the figure, what chance may have made of it,
-// and the least and most that was measured.
+// and the least and most that one of them was.
 type summary struct {
 	Value float64 `json:"value"`
 	// Low and High hold the figure of 95 in 100 repetitions, by the bootstrap:
@@ -18,34 +18,41 @@ type summary struct {
 	Samples int     `json:"samples"`
 }
 
-// statistic of sorted values.
-type statistic func(sorted []float64) float64
-
-func median(sorted []float64) float64 {
-	n := len(sorted)
-	return (sorted[(n-1)/2] + sorted[n/2]) / 2
-}
-
-func p99(sorted []float64) float64 { return sorted[len(sorted)*99/100] }
-
 const resamplings = 2000
 
-func summarize(values []float64, of statistic) summary {
-	sorted := slices.Sorted(slices.Values(values))
-	chance := rand.New(rand.NewPCG(1, 2)) // the same values, the same summary
-	figures, sample := make([]float64, resamplings), make([]float64, len(values))
+// summarize the rows by a figure of all of them; each is one row's own.
+func summarize[T any](rows []T, each func(T) float64, figure func([]T) float64) summary {
+	chance := rand.New(rand.NewPCG(1, 2)) // the same rows, the same summary
+	figures, sample := make([]float64, resamplings), make([]T, len(rows))
 	for i := range figures {
 		for k := range sample {
-			sample[k] = sorted[chance.IntN(len(sorted))]
+			sample[k] = rows[chance.IntN(len(rows))]
 		}
-		slices.Sort(sample)
-		figures[i] = of(sample)
+		figures[i] = figure(sample)
 	}
 	slices.Sort(figures)
+	values := column(rows, each)
 	return summary{
-		Value: of(sorted), Low: figures[resamplings*25/1000], High: figures[resamplings*975/1000],
-		Min: sorted[0], Max: sorted[len(sorted)-1], Samples: len(values),
+		Value: figure(rows), Low: figures[resamplings*25/1000], High: figures[resamplings*975/1000],
+		Min: slices.Min(values), Max: slices.Max(values), Samples: len(rows),
 	}
+}
+
+// single is a figure that was measured once.
+func single(v float64) summary { return summary{v, v, v, v, v, 1} }
+
+// medianOf is the figure for which half of the rows' own are less.
+func medianOf[T any](each func(T) float64) func([]T) float64 {
+	return func(rows []T) float64 { return quantile(column(rows, each), 0.5) }
+}
+
+// quantile of the values, between two of them in proportion.
+func quantile(values []float64, q float64) float64 {
+	slices.Sort(values)
+	at := q * float64(len(values)-1)
+	below := int(at)
+	above := min(below+1, len(values)-1)
+	return values[below] + (values[above]-values[below])*(at-float64(below))
 }
 
 func column[T any](rows []T, of func(T) float64) []float64 {
