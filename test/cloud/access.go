@@ -2,7 +2,6 @@ package cloud
 
 import (
 	"bufio"
-	"fmt"
 	"os"
 	"strings"
 
@@ -13,7 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 )
 
-// Eucarc is what a shell knows that has sourced DIR/eucarc.
+// Eucarc is what a shell knows that has sourced DIR/eucarc: what that exports.
 func (c *Cloud) Eucarc() (map[string]string, error) {
 	f, err := os.Open(c.Path("eucarc"))
 	if err != nil {
@@ -22,11 +21,11 @@ func (c *Cloud) Eucarc() (map[string]string, error) {
 	defer f.Close()
 	vars := map[string]string{}
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		name, value, ok := strings.Cut(strings.TrimPrefix(lines.Text(), "export "), "=")
-		if !ok {
-			return nil, fmt.Errorf("%s has the line %q", c.Path("eucarc"), lines.Text())
+		line, exports := strings.CutPrefix(lines.Text(), "export ")
+		name, value, sets := strings.Cut(line, "=")
+		if exports && sets {
+			vars[name] = strings.Trim(value, "'")
 		}
-		vars[name] = strings.Trim(value, "'")
 	}
 	return vars, nil
 }
