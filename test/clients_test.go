@@ -64,6 +64,7 @@ func TestAWSCLI(t *testing.T) {
 	}
 	for _, path := range paths {
 		t.Run(strings.ReplaceAll(path, "/", "-"), func(t *testing.T) {
+			t.Parallel()
 			a, err := w.Access()
 			if err != nil {
 				t.Fatal(err)
@@ -83,8 +84,9 @@ func TestAWSCLI(t *testing.T) {
 }
 
 func (c cli) instances(t *testing.T, w *world) {
+	tag := folderOf(t)
 	out := c.must(t, "ec2", "run-instances", "--image-id", w.hello, "--count", "2", "--user-data", "hello",
-		"--tag-specifications", "ResourceType=instance,Tags=[{Key=Name,Value=cli}]", "--query", "Instances[].InstanceId")
+		"--tag-specifications", "ResourceType=instance,Tags=[{Key=Name,Value="+tag+"}]", "--query", "Instances[].InstanceId")
 	ids := strings.Fields(out)
 	if len(ids) != 2 {
 		t.Fatalf("run-instances --count 2 made %q", ids)
@@ -92,7 +94,7 @@ func (c cli) instances(t *testing.T, w *world) {
 	t.Cleanup(func() { terminate(t, w.Cloud, ids...) })
 	await(t, w.Cloud, types.InstanceStateNameRunning, ids...) // the CLI itself looks every 15 s
 	c.must(t, append([]string{"ec2", "wait", "instance-running", "--instance-ids"}, ids...)...)
-	shown := c.must(t, "ec2", "describe-instances", "--filters", "Name=tag:Name,Values=cli", "Name=instance-state-name,Values=running", "--query", "Reservations[].Instances[].InstanceId")
+	shown := c.must(t, "ec2", "describe-instances", "--filters", "Name=tag:Name,Values="+tag, "Name=instance-state-name,Values=running", "--query", "Reservations[].Instances[].InstanceId")
 	if !sameStrings(strings.Fields(shown), ids) {
 		t.Errorf("with the tag there are %s, want %v", shown, ids)
 	}
@@ -114,19 +116,19 @@ func (c cli) instances(t *testing.T, w *world) {
 
 // objects large enough to travel in parts.
 func (c cli) objects(t *testing.T) {
-	dir := t.TempDir()
+	dir, folder := t.TempDir(), "s3://"+strings.ToLower(folderOf(t))
 	there, back := filepath.Join(dir, "there"), filepath.Join(dir, "back")
 	body := someBytes(9<<20 + 1)
 	if err := os.WriteFile(there, body, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c.must(t, "s3", "mb", "s3://cli")
-	c.must(t, "s3", "cp", "--no-progress", there, "s3://cli/a/b")
-	c.must(t, "s3", "cp", "--no-progress", "s3://cli/a/b", back)
+	c.must(t, "s3", "mb", folder)
+	c.must(t, "s3", "cp", "--no-progress", there, folder+"/a/b")
+	c.must(t, "s3", "cp", "--no-progress", folder+"/a/b", back)
 	if got, err := os.ReadFile(back); err != nil || !bytes.Equal(got, body) {
 		t.Errorf("%d bytes went to Walrus and %d came back (%v)", len(body), len(got), err)
 	}
-	c.must(t, "s3", "rb", "--force", "s3://cli")
+	c.must(t, "s3", "rb", "--force", folder)
 }
 
 // TestBoto3 runs testdata/boto.py with each Python that has boto3.

@@ -12,5 +12,6 @@
 //	clients_test.go      the AWS CLI, boto3, and Amazon's SDK for Go
 //	requests_test.go     signatures, dry runs, client tokens, refusals
 //	model_test.go        every name on the wire against Amazon's model
+//	safety_test.go       what guests and others on the host get at
 //	ordinary_test.go     an ordinary user's cloud, from up to destroy
 package test

@@ -193,12 +193,15 @@ func TestConsole(t *testing.T) {
 // of the same image.
 func TestIsolation(t *testing.T) {
 	w, g := theGuests(t)
-	for image, pair := range map[string][]types.Instance{w.hvm: g.hvm, w.pv: g.pv} {
-		in(t, login(t, w.Cloud, pair[0], g.key), "echo mine >/root/mine; mkdir -p /mnt; echo mine >/mnt/mine; sync")
-		later := run(t, w.Cloud, &ec2.RunInstancesInput{ImageId: aws.String(image), KeyName: aws.String(keyName), InstanceType: "m1.small"}).Instances[0]
-		for _, other := range []types.Instance{pair[1], later} {
+	pairs := map[string][]types.Instance{w.hvm: g.hvm, w.pv: g.pv}
+	for image, pair := range pairs {
+		in(t, login(t, w.Cloud, pair[0], g.key), "echo mine >/root/mine; echo mine >/mnt/mine; sync")
+		pairs[image] = append(slices.Clone(pair), run(t, w.Cloud, &ec2.RunInstancesInput{ImageId: &image, KeyName: aws.String(keyName)}).Instances...)
+	}
+	for _, instances := range pairs {
+		for _, other := range instances[1:] {
 			if out := in(t, login(t, w.Cloud, other, g.key), "ls /root/mine /mnt/mine 2>/dev/null || true"); out != "" {
-				t.Errorf("%s sees what %s wrote: %s", *other.InstanceId, *pair[0].InstanceId, out)
+				t.Errorf("%s sees what %s wrote: %s", *other.InstanceId, *instances[0].InstanceId, out)
 			}
 		}
 	}

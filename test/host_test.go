@@ -21,10 +21,12 @@ import (
 
 // Hosts that can't do what is asked of them. A launch there ends in words that
 // say what is wrong, leaves nothing, and the cloud goes on: when the host is
-// mended, the next launch works.
+// mended, the next launch works. Each test has a cloud of its own, and so they
+// run at once, after all others.
 
 // TestBrokenQEMU: it is missing, dies at once, or is killed as it starts.
 func TestBrokenQEMU(t *testing.T) {
+	t.Parallel()
 	c := cloudOfOwn(t)
 	whole := c.Env
 	if _, err := c.Up(within(t, soon)); err != nil {
@@ -101,6 +103,7 @@ func fakeQEMU(t *testing.T, script string) string {
 
 // TestFullDisk in the middle of a launch: the image has no room to be unpacked.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	c := smallDiskCloud(t, "512m")
 	if _, err := c.Up(within(t, soon)); err != nil {
 		t.Fatal(err)
@@ -132,6 +135,7 @@ func TestFullDisk(t *testing.T) {
 // TestNoSpaceAtAll: with not a byte left, the cloud refuses what it can't keep,
 // in words or by ending, and with space again nothing is lost.
 func TestNoSpaceAtAll(t *testing.T) {
+	t.Parallel()
 	c := smallDiskCloud(t, "512m")
 	if _, err := c.Up(within(t, soon)); err != nil {
 		t.Fatal(err)

@@ -22,6 +22,7 @@ import (
 // TestOrdinaryUser has a cloud without privilege, from up to destroy: where the
 // tests run as root it is nobody's.
 func TestOrdinaryUser(t *testing.T) {
+	t.Parallel()
 	c := ordinaryCloud(t)
 	if _, err := c.Up(within(t, soon)); err != nil {
 		t.Fatal(err)
@@ -105,6 +106,11 @@ func ordinaryCloud(t *testing.T) *cloud.Cloud {
 		}
 	}
 	c.Binary = binary
+	look := exec.Command("test", "-x", c.Dir)
+	look.SysProcAttr = &syscall.SysProcAttr{Credential: c.As}
+	if err := look.Run(); err != nil {
+		t.Skipf("an ordinary user can't get into %s: %v", c.Dir, err)
+	}
 	return c
 }
 

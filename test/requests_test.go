@@ -191,7 +191,8 @@ func TestEucarc(t *testing.T) {
 		t.Errorf("eucarc has the mode %v", info.Mode())
 	}
 	shell := exec.Command("sh", "-c", ". "+w.Path("eucarc")+" && env -0")
-	shell.Env = []string{"PATH=" + os.Getenv("PATH")}
+	// What its user has of another cloud must not be taken for this one's.
+	shell.Env = []string{"PATH=" + os.Getenv("PATH"), "AWS_SESSION_TOKEN=old", "AWS_PROFILE=old", "AWS_ACCESS_KEY_ID=old"}
 	out, err := shell.Output()
 	if err != nil {
 		t.Fatal(err)
@@ -200,6 +201,9 @@ func TestEucarc(t *testing.T) {
 	for v := range strings.SplitSeq(string(out), "\x00") {
 		name, value, _ := strings.Cut(v, "=")
 		vars[name] = value
+	}
+	if vars["AWS_SESSION_TOKEN"] != "" || vars["AWS_PROFILE"] != "" {
+		t.Errorf("after eucarc there is still the session %s and the profile %s of before", vars["AWS_SESSION_TOKEN"], vars["AWS_PROFILE"])
 	}
 	endpoint, err := w.Endpoint()
 	if err != nil {

@@ -304,9 +304,11 @@ func TestDown(t *testing.T) {
 	for _, i := range g.all() {
 		boots[*i.InstanceId] = in(t, login(t, w.Cloud, i, g.key), "echo still >/root/still; "+bootID)
 	}
+	began := time.Now()
 	if _, err := w.Succeed(within(t, 2*time.Minute), "down"); err != nil {
 		t.Fatal(err)
 	}
+	t.Logf("the guests of 4 were off after %.1f s", time.Since(began).Seconds())
 	if err := w.Ended(within(t, soon)); err != nil {
 		t.Fatal(err)
 	}

@@ -36,8 +36,7 @@ type world struct {
 	kernel  string
 	ramdisk string
 	hello   string // a machine image that only says helloLine
-
-	guests func() (*guests, error)
+	guests  *guests
 }
 
 const (
@@ -79,8 +78,8 @@ func newWorld() (*world, error) {
 		return nil, err
 	}
 	w := &world{Cloud: c}
+	c.Env = append(c.Env, "PASSWORD="+secret)
 	started = w
-	w.guests = sync.OnceValues(w.newGuests)
 	ctx, cancel := context.WithTimeout(context.Background(), buildTime)
 	defer cancel()
 	if err := shareCatalog(c); err != nil {
@@ -101,7 +100,10 @@ func newWorld() (*world, error) {
 		return w, fmt.Errorf("installing tiny-pv printed %q, want a kernel, a ramdisk and a machine image", ids)
 	}
 	w.kernel, w.ramdisk, w.pv = ids[0], ids[1], ids[2]
-	w.hello, err = installHello(ctx, c)
+	if w.hello, err = installHello(ctx, c); err != nil {
+		return w, err
+	}
+	w.guests, err = w.newGuests(ctx) // they boot while the first tests run
 	return w, err
 }
 
@@ -152,24 +154,19 @@ func destroyWorld() error {
 	return nil
 }
 
-// theGuests that are shared. They are launched, but not awaited.
+// theGuests that are shared. They run, and may be booting.
 func theGuests(t *testing.T) (*world, *guests) {
 	t.Helper()
 	w := theWorld(t)
-	g, err := w.guests()
-	if err != nil {
-		t.Fatalf("the shared guests: %v", err)
-	}
-	return w, g
+	await(t, w.Cloud, types.InstanceStateNameRunning, idsOf(w.guests.all())...)
+	return w, w.guests
 }
 
 // userData is what the shared guests were given: not text, so that nothing on
 // the way can take it for text.
 var userData = []byte("user data\x00\xff of the guests\n")
 
-func (w *world) newGuests() (*guests, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), soon)
-	defer cancel()
+func (w *world) newGuests(ctx context.Context) (*guests, error) {
 	client, err := w.EC2()
 	if err != nil {
 		return nil, err
