@@ -48,7 +48,7 @@ type options struct {
 
 func parse() (o options) {
 	flag.IntVar(&o.pairs, "pairs", 8, "how often an instance and a bare QEMU are timed to the first byte of a Linux")
-	flag.IntVar(&o.quick, "quick", 60, "how often they are timed with a guest that only says hello")
+	flag.IntVar(&o.quick, "quick", 40, "how often they are timed with a guest that only says hello")
 	flag.IntVar(&o.batches, "batches", 1, "how often one call for many instances is timed against as many bare QEMUs")
 	flag.IntVar(&o.n, "n", 16, "how many instances one call is for")
 	flag.BoolVar(&o.suites, "suites", true, "measure throughput with the fake hypervisor too")
