@@ -1,6 +1,7 @@
 package test
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"encoding/xml"
 	"fmt"
@@ -16,7 +17,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
-	_ "github.com/aws/aws-sdk-go/aws/awserr" // its module has Amazon's model of EC2
+	//lint:ignore SA1019 nothing of it is used; its module, which is no longer changed, has Amazon's model of EC2
+	_ "github.com/aws/aws-sdk-go/aws/awserr"
 )
 
 // eucalyptus lists parameters that Amazon's EC2 doesn't have and Eucalyptus has.
@@ -240,7 +242,7 @@ func TestRepliesAreAmazons(t *testing.T) {
 		{"CreateKeyPair", "KeyName=modelled twice", "KeyType=ed25519"}, {"DeleteKeyPair", "KeyName=modelled twice"},
 		{"CreateTags", "ResourceId.1=" + *i.InstanceId, "Tag.1.Key=a"}, {"DeleteTags", "ResourceId.1=" + *i.InstanceId, "Tag.1.Key=a"},
 		{"TerminateInstances", "InstanceId.1=" + *i.InstanceId},
-		{"RunInstances", "ImageId=" + w.hello, "MinCount=1", "MaxCount=1", "ClientToken=modelled"},
+		{"RunInstances", "ImageId=" + w.hello, "MinCount=1", "MaxCount=1", "ClientToken=" + rand.Text()},
 	} {
 		action := parameters[0]
 		code, body := answered(t, w.request(t, append([]string{"Action=" + action}, parameters[1:]...)...).signed(t))

@@ -3,6 +3,7 @@ package test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -287,7 +288,8 @@ func snapshot(t *testing.T, c *cloud.Cloud) string {
 // TestClientToken: the same call again makes nothing more.
 func TestClientToken(t *testing.T) {
 	w := theWorld(t)
-	in := ec2.RunInstancesInput{ImageId: &w.hello, MinCount: aws.Int32(2), MaxCount: aws.Int32(2), ClientToken: aws.String("only once")}
+	token := rand.Text()
+	in := ec2.RunInstancesInput{ImageId: &w.hello, MinCount: aws.Int32(2), MaxCount: aws.Int32(2), ClientToken: &token}
 	first := run(t, w.Cloud, &in)
 	again, err := w.ec2(t).RunInstances(within(t, soon), &in)
 	if err != nil {
@@ -298,7 +300,7 @@ func TestClientToken(t *testing.T) {
 	}
 	in.InstanceType = "m1.large"
 	_, err = w.ec2(t).RunInstances(within(t, soon), &in)
-	refused(t, err, "IdempotentParameterMismatch", "only once")
+	refused(t, err, "IdempotentParameterMismatch", token)
 }
 
 // TestRefusals name the parameter and the value, and make nothing.

@@ -2,6 +2,7 @@ package test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
@@ -145,14 +146,15 @@ func TestKilledWhileLaunching(t *testing.T) {
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			l := begin(t, w, test.name)
+			token := rand.Text()
+			l := begin(t, w, token)
 			test.kill(t, l)
 			if err := w.Kill(within(t, soon)); err != nil {
 				t.Fatal(err)
 			}
 			<-l.done
 			upAgain(t, w.Cloud)
-			again := begin(t, w, test.name)
+			again := begin(t, w, token)
 			<-again.done
 			if again.err != nil {
 				t.Fatalf("the same call again: %v", again.err)
@@ -163,7 +165,7 @@ func TestKilledWhileLaunching(t *testing.T) {
 				t.Errorf("%v were acknowledged, and the same call again made %v", idsOf(l.out.Instances), ids)
 			}
 			await(t, w.Cloud, types.InstanceStateNameRunning, ids...)
-			checkLaunched(t, w, test.name, ids, others)
+			checkLaunched(t, w, token, ids, others)
 		})
 	}
 }

@@ -2,10 +2,14 @@ package cloud
 
 import (
 	"bufio"
+	"errors"
+	"net"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -45,21 +49,31 @@ func (c *Cloud) Access() (Access, error) {
 	return Access{endpoint, vars["AWS_DEFAULT_REGION"], vars["AWS_ACCESS_KEY_ID"], vars["AWS_SECRET_ACCESS_KEY"], vars["EC2_USER_ID"]}, err
 }
 
-// EC2 is Amazon's client for it. It tries once, so that what is wrong is seen.
+// EC2 is Amazon's client for it.
 func (a Access) EC2() *ec2.Client {
-	return ec2.New(ec2.Options{Region: a.Region, BaseEndpoint: &a.Endpoint, Credentials: a.credentials(), RetryMaxAttempts: 1})
+	return ec2.New(ec2.Options{Region: a.Region, BaseEndpoint: &a.Endpoint, Credentials: a.credentials(), Retryer: retryer})
 }
 
 // S3 is Amazon's client for Walrus.
 func (a Access) S3() *s3.Client {
 	endpoint := a.Endpoint + "/services/objectstorage"
-	return s3.New(s3.Options{Region: a.Region, BaseEndpoint: &endpoint, Credentials: a.credentials(), RetryMaxAttempts: 1, UsePathStyle: true})
+	return s3.New(s3.Options{Region: a.Region, BaseEndpoint: &endpoint, Credentials: a.credentials(), Retryer: retryer, UsePathStyle: true})
 }
 
 // STS is Amazon's client for it.
 func (a Access) STS() *sts.Client {
-	return sts.New(sts.Options{Region: a.Region, BaseEndpoint: &a.Endpoint, Credentials: a.credentials(), RetryMaxAttempts: 1})
+	return sts.New(sts.Options{Region: a.Region, BaseEndpoint: &a.Endpoint, Credentials: a.credentials(), Retryer: retryer})
 }
+
+// retryer tries again where the SDK itself has closed the connection that it
+// reads a reply from (aws-sdk-go-v2 issue 2737), and nowhere else, so that what
+// is wrong with the cloud is seen.
+var retryer = retry.NewStandard(func(o *retry.StandardOptions) {
+	o.Retryables = []retry.IsErrorRetryable{retry.IsErrorRetryableFunc(func(err error) aws.Ternary {
+		return aws.BoolTernary(errors.Is(err, net.ErrClosed))
+	})}
+	o.Backoff = retry.BackoffDelayerFunc(func(int, error) (time.Duration, error) { return 0, nil })
+})
 
 func (a Access) credentials() aws.CredentialsProvider {
 	return credentials.NewStaticCredentialsProvider(a.AccessKey, a.Secret, "")

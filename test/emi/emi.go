@@ -191,6 +191,7 @@ func encrypt(archive, key, iv []byte) ([]byte, error) {
 // secrets are key and IV, for the cloud and for the user.
 func secrets(k Keys, key, iv []byte) string {
 	wrap := func(to *rsa.PublicKey, secret []byte) string {
+		//lint:ignore SA1019 the format has it so
 		wrapped, err := rsa.EncryptPKCS1v15(rand.Reader, to, []byte(hex.EncodeToString(secret)))
 		if err != nil {
 			panic(err) // 32 bytes fit every key
