@@ -87,7 +87,7 @@ done
 bar 0 4
 for address in $addresses; do
 	until login "$address" true 2>/dev/null; do
-		[ $((SECONDS - waiting)) -lt 120 ] || fail "$address does not answer"
+		[ $((SECONDS - waiting)) -lt 300 ] || fail "$address does not answer"
 		bar $answered 4
 		sleep 0.5
 	done
