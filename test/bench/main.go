@@ -62,22 +62,18 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	figures, err := run(ctx, parse())
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
-	if err := figures.print(os.Stdout); err != nil {
+	if err = errors.Join(err, figures.print(os.Stdout)); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-// run measures everything. What can be measured is, whatever else fails.
+// run measures everything, and reports what it could where something fails.
 func run(ctx context.Context, o options) (*report, error) {
 	r := newReport(o)
 	err := withCloud(ctx, func(s *subject) error { return measure(ctx, o, s, r) })
-	if err == nil && o.suites {
-		err = suites(ctx, o.module, r)
+	if o.suites && ctx.Err() == nil {
+		err = errors.Join(err, suites(ctx, o.module, r))
 	}
 	r.finish()
 	return r, err

@@ -19,7 +19,7 @@ func suites(ctx context.Context, module string, r *report) error {
 	if err := m.run(ctx, module, "./sim", "^BenchmarkCloud$"); err != nil {
 		return err
 	}
-	if err := m.run(ctx, module, "./ec2", "^BenchmarkReadyPage$|^BenchmarkDescribeInstances$/^first-page$"); err != nil {
+	if err := m.run(ctx, module, "./ec2", "^BenchmarkDescribePage$"); err != nil {
 		return err
 	}
 	for _, engine := range []string{"etcd", "memory"} {
@@ -37,15 +37,11 @@ func suites(ctx context.Context, module string, r *report) error {
 			r.add(line.name+" ("+engine+")", line.unit, single(v), 0)
 		}
 	}
-	described, err := m.get("BenchmarkDescribeInstances/first-page ns/op")
+	ratio, err := m.get("BenchmarkDescribePage described/written")
 	if err != nil {
 		return err
 	}
-	written, err := m.get("BenchmarkReadyPage ns/op")
-	if err != nil {
-		return err
-	}
-	r.add("DescribeInstances of 1,000 / writing their XML", "×", single(described/written), 2)
+	r.add("DescribeInstances of 1,000 / writing their XML", "×", single(ratio), 2)
 	return nil
 }
 
