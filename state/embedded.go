@@ -62,6 +62,9 @@ func startEtcd(ctx context.Context, o Options) (backend, error) {
 	if err := m.ready(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("state: start etcd on %s: %w", etcdDir(o.Dir), err), m.close())
 	}
+	if err := reserve(o.Dir); err != nil {
+		return nil, errors.Join(err, m.close())
+	}
 	e := newEtcd(v3client.New(server.Server), m)
 	if err := vacateSeats(ctx, e.client); err != nil {
 		return nil, errors.Join(fmt.Errorf("state: free the leaders' seats: %w", err), e.close())

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
+	"golang.org/x/sys/unix"
 
 	"mallee/cloud"
 )
@@ -37,6 +38,30 @@ func TestReopen(t *testing.T) {
 		}
 		closeStore(t, s)
 	}
+}
+
+// TestReserve: the state has room of its own on the disk, and can fill it.
+func TestReserve(t *testing.T) {
+	dir := t.TempDir()
+	s := openDir(t, dir)
+	var info, after unix.Stat_t
+	path := filepath.Join(etcdDir(dir), "member", "snap", "db")
+	if err := unix.Stat(path, &info); err != nil {
+		t.Fatal(err)
+	}
+	if reserved := info.Blocks * 512; reserved < reserveBytes {
+		t.Skipf("%d bytes are reserved: this file system can't, or is full", reserved)
+	}
+	for i := range 320 {
+		update(t, s, func(tx *Tx) { widgets.Put(tx, widget{ID: fmt.Sprint(i), Owner: strings.Repeat("x", 64<<10)}) })
+	}
+	if err := unix.Stat(path, &after); err != nil {
+		t.Fatal(err)
+	}
+	if after.Size <= info.Size || after.Blocks > info.Blocks+info.Blocks/10 {
+		t.Errorf("with 20 MiB more the file of %d bytes has %d, and its %d blocks are %d", info.Size, after.Size, info.Blocks, after.Blocks)
+	}
+	closeStore(t, s)
 }
 
 func TestSecondOpenSaysWhoHoldsTheFolder(t *testing.T) {
