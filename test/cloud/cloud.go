@@ -200,19 +200,6 @@ func (c *Cloud) end(ctx context.Context, by syscall.Signal) error {
 	return c.Ended(ctx)
 }
 
-// HasEnded says whether the program has ended, or was never started.
-func (c *Cloud) HasEnded() bool {
-	if c.process == nil {
-		return true
-	}
-	select {
-	case <-c.ended:
-		return true
-	default:
-		return false
-	}
-}
-
 // Ended waits until the program has ended.
 func (c *Cloud) Ended(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, upTime)
