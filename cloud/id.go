@@ -14,8 +14,6 @@ type (
 	ImageID       string // emi-, eki-, eri-
 	InstanceID    string // i-
 	ReservationID string // r-
-	VolumeID      string // vol-
-	SnapshotID    string // snap-
 	KeyPairID     string // key-
 	GroupID       string // sg-
 	NodeID        string // a host's name for itself

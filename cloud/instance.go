@@ -173,7 +173,6 @@ func (i *Instance) State(seen Observation) InstanceState {
 type Reservation struct {
 	ID        ReservationID `json:"id"`
 	Account   AccountID     `json:"account"`
-	Requester string        `json:"requester,omitempty"`
 	Groups    []Group       `json:"groups,omitempty"`
 	Instances []InstanceID  `json:"instances"`
 }

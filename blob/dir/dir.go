@@ -20,6 +20,7 @@ import (
 	"sync"
 
 	"mallee/blob"
+	"mallee/durable"
 )
 
 const (
@@ -136,7 +137,7 @@ func equalReaders(a, b io.Reader) (bool, error) {
 func (s *Store) force(key string) error {
 	var fresh []string
 	for folder := path.Dir(key); ; folder = path.Dir(folder) {
-		if err := syncFolder(filepath.Join(s.root, folder)); err != nil {
+		if err := durable.SyncDir(filepath.Join(s.root, folder)); err != nil {
 			return err
 		}
 		if folder == "." || s.isForced(folder) {
@@ -156,15 +157,6 @@ func (s *Store) isForced(folder string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.forced[folder]
-}
-
-func syncFolder(name string) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
 }
 
 // Get implements blob.Store.
@@ -219,7 +211,7 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("delete blob %s: %w", key, err)
 	}
-	if err := syncFolder(filepath.Dir(name)); err != nil {
+	if err := durable.SyncDir(filepath.Dir(name)); err != nil {
 		return fmt.Errorf("delete blob %s: %w", key, err)
 	}
 	return nil

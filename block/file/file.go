@@ -30,6 +30,7 @@ import (
 	"syscall"
 
 	"mallee/block"
+	"mallee/durable"
 )
 
 const (
@@ -231,11 +232,10 @@ func (s *Disks) path(name string) string { return filepath.Join(s.dir, name+suff
 
 // sync makes names that came and went durable.
 func (s *Disks) sync() error {
-	d, err := os.Open(s.dir)
-	if err != nil {
+	if err := durable.SyncDir(s.dir); err != nil {
 		return fmt.Errorf("syncing the disks' folder: %w", err)
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return nil
 }
 
 func removeFile(path string) error {
