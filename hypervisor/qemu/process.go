@@ -104,5 +104,22 @@ func (p *process) ended() bool {
 	}
 }
 
+// dead asks the kernel, which knows before those who watch were told: a process
+// that another program has just killed is not to be taken for one that lives
+// and doesn't answer.
+func (p *process) dead() bool {
+	conn, err := p.file.SyscallConn()
+	if err != nil {
+		return p.ended()
+	}
+	var over bool
+	_ = conn.Control(func(fd uintptr) {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(poll, 0)
+		over = err == nil && n > 0
+	})
+	return over || p.ended() // the pidfd is closed after gone, or when it is released
+}
+
 // release stops watching.
 func (p *process) release() { p.file.Close() }

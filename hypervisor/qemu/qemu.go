@@ -101,7 +101,7 @@ func (h *Hypervisor) Observe(ctx context.Context, dir string) (hypervisor.Status
 		h.log.WarnContext(ctx, "a console grows without bound", "dir", dir, "err", err)
 	}
 	status := m.observe(ctx)
-	if m.process.ended() {
+	if m.process.dead() {
 		return hypervisor.Absent, nil
 	}
 	return status, nil
