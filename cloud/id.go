@@ -16,6 +16,8 @@ type (
 	ReservationID string // r-
 	KeyPairID     string // key-
 	GroupID       string // sg-
+	VolumeID      string // vol-
+	SnapshotID    string // snap-
 	NodeID        string // a host's name for itself
 	AccountID     string // 12 decimal digits
 )
@@ -29,6 +31,8 @@ const (
 	PrefixReservation  = "r"
 	PrefixKeyPair      = "key"
 	PrefixGroup        = "sg"
+	PrefixVolume       = "vol"
+	PrefixSnapshot     = "snap"
 )
 
 // NewID draws a fresh id from random, which has to be unpredictable in

@@ -62,13 +62,6 @@ type Image struct {
 	Deregistered   time.Time      `json:"deregistered,omitzero"`
 }
 
-// Mapping is one block device that an image or a launch asks for.
-type Mapping struct {
-	Device      string `json:"device"`
-	VirtualName string `json:"virtual_name,omitempty"`
-	NoDevice    bool   `json:"no_device,omitempty"`
-}
-
 // ErrDamaged tells that an image is not what was registered, and never will be
 // again: trying once more can't help.
 var ErrDamaged = errors.New("the image is damaged")
