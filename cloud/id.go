@@ -18,6 +18,7 @@ type (
 	GroupID       string // sg-
 	VolumeID      string // vol-
 	SnapshotID    string // snap-
+	TaskID        string // bun-, import-ami-, import-snap-, import-vol-, import-i-, export-ami-, copy-
 	NodeID        string // a host's name for itself
 	AccountID     string // 12 decimal digits
 )

@@ -22,6 +22,11 @@
 // A node reports every instance that its assignment names, and every one of
 // which anything is left on the machine. What a report does not name, the node
 // neither has nor will start.
+//
+// Volumes hold what nobody else has, so that absence from an assignment never
+// deletes one: an assignment names a volume until the node has proven that it is
+// gone, and what a node keeps without being told of it, it leaves alone. Of a
+// snapshot and a task nothing is lost: what is not assigned any more is given up.
 package link
 
 import (
@@ -36,6 +41,9 @@ type Assignment struct {
 	Node       cloud.NodeID     `json:"node"`
 	Generation int64            `json:"generation"`
 	Instances  []cloud.Instance `json:"instances"`
+	Volumes    []cloud.Volume   `json:"volumes,omitempty"`   // all that it keeps, those to delete included
+	Snapshots  []cloud.Snapshot `json:"snapshots,omitempty"` // those that it should take: pending ones
+	Tasks      []cloud.Task     `json:"tasks,omitempty"`     // those that it should do: unfinished ones
 }
 
 // Report is all that a node has.
@@ -45,6 +53,42 @@ type Report struct {
 	Capacity   cloud.Size   `json:"capacity"`
 	Generation int64        `json:"generation"` // of the assignment that the node has made durable
 	Machines   []Machine    `json:"machines"`
+	Volumes    []Volume     `json:"volumes,omitempty"`
+	Snapshots  []Snapshot   `json:"snapshots,omitempty"`
+	Tasks      []Task       `json:"tasks,omitempty"`
+}
+
+// Volume is what a node sees of one volume. One that should be deleted is
+// reported until nothing of it is left; then its absence counts, by rule 1.
+type Volume struct {
+	Volume   cloud.VolumeID    `json:"volume"`
+	Phase    cloud.VolumePhase `json:"phase"`
+	Reason   cloud.Reason      `json:"reason,omitzero"`
+	SizeGiB  int               `json:"size_gib,omitempty"`
+	Attached cloud.InstanceID  `json:"attached,omitempty"` // whose machine has it
+	Filled   int               `json:"filled,omitempty"`   // percent of Source
+}
+
+// Snapshot is what a node sees of a snapshot that it takes. Content or Failed
+// is how it ended; the node reports it until its assignment names it no more.
+type Snapshot struct {
+	Snapshot cloud.SnapshotID `json:"snapshot"`
+	Taken    bool             `json:"taken"`
+	Done     int64            `json:"done,omitempty"`
+	Total    int64            `json:"total,omitempty"`
+	Content  *cloud.Content   `json:"content,omitempty"`
+	Failed   cloud.Reason     `json:"failed,omitzero"`
+}
+
+// Task is what a node sees of a task that it does. It is reported until the
+// node's assignment names it no more.
+type Task struct {
+	Task     cloud.TaskID     `json:"task"`
+	Phase    cloud.TaskPhase  `json:"phase"`
+	Progress int              `json:"progress"`
+	Message  string           `json:"message,omitempty"`
+	Reason   cloud.Reason     `json:"reason,omitzero"`
+	Result   cloud.TaskResult `json:"result,omitzero"`
 }
 
 // Machine is what a node sees of one instance.

@@ -16,11 +16,19 @@ var (
 	Reservations = NewTable("reservation", func(r *cloud.Reservation) cloud.ReservationID { return r.ID })
 	TagSets      = NewTable("tag", func(t *cloud.TagSet) string { return t.Resource })
 
+	Volumes   = NewTable("volume", func(v *cloud.Volume) cloud.VolumeID { return v.ID })       // the loops fill, detach and forget it too
+	Snapshots = NewTable("snapshot", func(s *cloud.Snapshot) cloud.SnapshotID { return s.ID }) // the loops complete it
+	Tasks     = NewTable("task", func(t *cloud.Task) cloud.TaskID { return t.ID })             // the loops finish it
+
 	SecurityGroups = NewTable("security-group", func(g *cloud.SecurityGroup) cloud.GroupID { return g.ID })
 	ClientTokens   = NewTable("client-token", func(t *cloud.ClientToken) string { return ClientTokenKey(t.Account, t.Action, t.Token) })
 
 	Nodes        = NewTable("node", func(n *cloud.Node) cloud.NodeID { return n.ID })                         // by all who place, wish or release
 	Observations = NewTable("observation", func(o *cloud.Observation) cloud.InstanceID { return o.Instance }) // by the loops alone
+
+	VolumeObservations   = NewTable("volume-observation", func(o *cloud.VolumeObservation) cloud.VolumeID { return o.Volume })         // by the loops alone
+	SnapshotObservations = NewTable("snapshot-observation", func(o *cloud.SnapshotObservation) cloud.SnapshotID { return o.Snapshot }) // by the loops alone
+	TaskObservations     = NewTable("task-observation", func(o *cloud.TaskObservation) cloud.TaskID { return o.Task })                 // by the loops alone
 )
 
 var (
@@ -33,6 +41,15 @@ var (
 	InstancesByNode       = NewIndex(Instances, "node", func(i *cloud.Instance) cloud.NodeID { return i.Node })
 	InstancesByImage      = NewListIndex(Instances, "image", imagesOf)
 	ReservationsByAccount = NewIndex(Reservations, "account", func(r *cloud.Reservation) cloud.AccountID { return r.Account })
+	VolumesByAccount      = NewIndex(Volumes, "account", func(v *cloud.Volume) cloud.AccountID { return v.Account })
+	VolumesByNode         = NewIndex(Volumes, "node", func(v *cloud.Volume) cloud.NodeID { return v.Node })
+	VolumesByInstance     = NewIndex(Volumes, "instance", attachedTo)
+	SnapshotsByAccount    = NewIndex(Snapshots, "account", func(s *cloud.Snapshot) cloud.AccountID { return s.Account })
+	SnapshotsByVolume     = NewIndex(Snapshots, "volume", func(s *cloud.Snapshot) cloud.VolumeID { return s.Volume })
+	SnapshotsToTake       = NewIndex(Snapshots, "to-take", takenBy)
+	ImagesBySnapshot      = NewListIndex(Images, "snapshot", snapshotsOf)
+	TasksByAccount        = NewIndex(Tasks, "account", func(t *cloud.Task) cloud.AccountID { return t.Account })
+	TasksToDo             = NewIndex(Tasks, "to-do", doneBy)
 	TagSetsByAccount      = NewIndex(TagSets, "account", func(t *cloud.TagSet) cloud.AccountID { return t.Account })
 	TagSetsByTag          = NewListIndex(TagSets, "tag", tagsOf)
 	ObservationsByPhase   = NewIndex(Observations, "phase", func(o *cloud.Observation) cloud.Phase { return o.Phase })
@@ -46,6 +63,41 @@ func imagesOf(i *cloud.Instance) []cloud.ImageID {
 	}
 	if i.Ramdisk != nil {
 		ids = append(ids, i.Ramdisk.ID)
+	}
+	return ids
+}
+
+// attachedTo is the instance that a volume is wished to be attached to.
+func attachedTo(v *cloud.Volume) cloud.InstanceID {
+	if v.Attachment == nil {
+		return ""
+	}
+	return v.Attachment.Instance
+}
+
+// takenBy is the node that should take the snapshot; none when it is finished.
+func takenBy(s *cloud.Snapshot) cloud.NodeID {
+	if s.State() != cloud.SnapshotPending {
+		return ""
+	}
+	return s.Node
+}
+
+// doneBy is the node that should do the task; none when it is finished.
+func doneBy(t *cloud.Task) cloud.NodeID {
+	if !t.FinishedAt.IsZero() {
+		return ""
+	}
+	return t.Node
+}
+
+// snapshotsOf are the snapshots that an image's volumes start from, as long as
+// it is registered.
+func snapshotsOf(i *cloud.Image) (ids []cloud.SnapshotID) {
+	for _, m := range i.Mappings {
+		if m.EBS != nil && m.EBS.Snapshot != "" && i.Deregistered.IsZero() {
+			ids = append(ids, m.EBS.Snapshot)
+		}
 	}
 	return ids
 }
