@@ -43,6 +43,8 @@ var doors = map[string]string{
 	"network/user":    "network",
 	"network/fake":    "network",
 	"blob":            "",
+	"nbd":             "",
+	"snapshot":        "blob cloud durable",
 	"blob/dir":        "blob durable",
 	"blob/mem":        "blob",
 

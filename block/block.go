@@ -3,7 +3,7 @@
 // memory for simulations. All pass block/blocktest.
 //
 // A disk is named by its owner, and is either empty or a copy-on-write child
-// of an immutable base. Whatever is written to a disk never reaches its base
+// of an immutable base: a file here, or bytes that an NBD server gives. Whatever is written to a disk never reaches its base
 // or another disk. Creating and removing are idempotent, durable when they
 // return, and leave nothing half-made: a crash in the middle of Ensure leaves
 // either no disk of that name or a whole one.
@@ -13,22 +13,37 @@ import "context"
 
 // Disk is the wish for a disk.
 type Disk struct {
-	Name string // unique among the disks of a store: [a-z0-9-]+
-	Base string // absolute path of a raw image that never changes; empty for an empty disk
-	Size int64  // bytes, a multiple of 512; at least the base's
+	Name   string // unique among the disks of a store: [a-z0-9-]+
+	Base   string // absolute path of a raw image that never changes; empty for an empty disk
+	Source Source // bytes to start from, instead of Base
+	Size   int64  // bytes, a multiple of 512; at least the base's
+	Key    []byte // if any, what is written is encrypted with it (LUKS); 32 bytes
+}
+
+// Source is an NBD export, read-only, that never changes. It is read until a
+// hypervisor has copied all of it into the disk (hypervisor.Stream); a disk that
+// stands on its own is no longer one with a source.
+type Source struct {
+	Socket string // absolute path of a unix socket; empty: no source
+	Export string // name
+	Size   int64  // bytes
 }
 
 // Attachment tells a hypervisor how to open a disk.
 type Attachment struct {
 	Format string // qcow2 or raw
 	Path   string // absolute
+	Source Source // that the disk still stands on
+	Key    []byte // of an encrypted disk
 }
 
 // Disks keeps disks. Methods may be called at once for different names.
 type Disks interface {
 	// Ensure makes the disk if it is not there and says how to open it. A disk
 	// that is there already keeps its contents; one that is there with another
-	// base or size is an error.
+	// base, or larger, is an error. A smaller one grows, for which it must not be
+	// open. The source of a disk that is there counts no more: the Attachment says
+	// whether it still stands on one.
 	Ensure(ctx context.Context, d Disk) (Attachment, error)
 
 	// Remove gives back all that the disk takes. Removing what is not there is

@@ -12,6 +12,9 @@
 //	   ▲                  │  │ Reset, PowerDown+Reset       │
 //	   │   Kill, crash    │  └──▶ Running                   │ Reset ──▶ Running
 //	   └──────────────────┴─────────────────────────────────┘ Kill
+//
+// A machine without processors is a keeper: it opens its disks, so that they can
+// be copied and filled while no guest has them, and is Running until Kill.
 package hypervisor
 
 import (
@@ -26,7 +29,7 @@ import (
 type Machine struct {
 	ID        string // the instance's id: names the machine to people
 	Dir       string // absolute path of the machine's own folder, which exists
-	VCPUs     int
+	VCPUs     int    // 0: a keeper, to which all but ID, Dir and Disks is nothing
 	MemoryMiB int
 
 	// Direct kernel boot, for paravirtual images; all empty boots by firmware
@@ -47,8 +50,9 @@ type Machine struct {
 
 // Disk is a block device of a machine.
 type Disk struct {
-	Serial     string // at most 20 bytes, shown to the guest
+	Serial     string // at most 20 bytes, shown to the guest; names the disk, unique in a machine
 	Attachment block.Attachment
+	Limits     Limits
 }
 
 // NIC is a network interface of a machine.
