@@ -40,6 +40,8 @@ type Instance struct {
 	Virtualization Virtualization `json:"virtualization"`
 	Platform       string         `json:"platform,omitempty"`
 	RootDevice     string         `json:"root_device"`
+	EBS            bool           `json:"ebs,omitempty"`      // its root is a volume, the one attached at RootDevice; the image's bytes aren't needed
+	Mappings       []Mapping      `json:"mappings,omitempty"` // ephemeral disks and NoDevice, as it was launched; volumes say themselves where they are attached
 
 	Type   TypeName   `json:"type"`
 	Size   Size       `json:"size"` // the type's figures at launch
