@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/xml"
-	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -22,6 +22,7 @@ type Client struct {
 	EC2, S3     string // endpoints
 	Account     string
 	http        http.Client
+	debug       io.Writer // told of each request; nil is nobody
 }
 
 // requestTimeout bounds one request; a bundle's part is 10 MiB.
@@ -55,12 +56,7 @@ func (e *ServiceError) Error() string { return fmt.Sprintf("error (%s): %s", e.C
 
 // Query calls an action of EC2 and decodes its reply into out.
 func (c *Client) Query(ctx context.Context, action string, params url.Values, out any) error {
-	form := url.Values{"Action": {action}, "Version": {"2016-11-15"}}
-	for k, v := range params {
-		form[k] = v
-	}
-	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded; charset=utf-8"}}
-	reply, err := c.do(ctx, http.MethodPost, c.EC2, "ec2", header, []byte(form.Encode()))
+	reply, err := c.query(ctx, action, params)
 	if err != nil {
 		return fmt.Errorf("%s: %w", action, err)
 	}
@@ -70,60 +66,89 @@ func (c *Client) Query(ctx context.Context, action string, params url.Values, ou
 	return nil
 }
 
-// CreateBucket that the caller owns; one that he has already is fine.
-func (c *Client) CreateBucket(ctx context.Context, bucket string) error {
-	_, err := c.do(ctx, http.MethodPut, c.S3+"/"+bucket, "s3", nil, nil)
-	var known *ServiceError
-	if errors.As(err, &known) && known.Code == "BucketAlreadyOwnedByYou" {
-		return nil
+// Call an action of EC2. Where its answer comes in pages, these are one.
+func (c *Client) Call(ctx context.Context, action string, params url.Values) (*element, error) {
+	var all *element
+	params = maps.Clone(params)
+	for range maxPages {
+		reply, err := c.query(ctx, action, params)
+		if err != nil {
+			return nil, err
+		}
+		page, err := parseReply(reply)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", action, err)
+		}
+		if all == nil {
+			all = page
+		} else {
+			all.append(page)
+		}
+		next := page.get("nextToken")
+		if next == "" {
+			return all, nil
+		}
+		params.Set("NextToken", next)
 	}
-	if err != nil {
-		return fmt.Errorf("create bucket %s: %w", bucket, err)
-	}
-	return nil
+	return nil, fmt.Errorf("%s: the answer has more than %d pages", action, maxPages)
 }
 
-// PutObject under a canned ACL.
-func (c *Client) PutObject(ctx context.Context, bucket, key, acl string, body []byte) error {
-	header := http.Header{"X-Amz-Acl": {acl}}
-	if _, err := c.do(ctx, http.MethodPut, c.S3+"/"+bucket+"/"+key, "s3", header, body); err != nil {
-		return fmt.Errorf("upload %s/%s: %w", bucket, key, err)
-	}
-	return nil
+// maxPages bounds how many pages of an answer are read.
+const maxPages = 10000
+
+func (c *Client) query(ctx context.Context, action string, params url.Values) ([]byte, error) {
+	form := url.Values{"Action": {action}, "Version": {"2016-11-15"}}
+	maps.Copy(form, params)
+	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded; charset=utf-8"}}
+	return c.do(ctx, http.MethodPost, c.EC2, "ec2", header, []byte(form.Encode()))
 }
 
-// DeleteObject; one that isn't there is fine, as in S3.
-func (c *Client) DeleteObject(ctx context.Context, bucket, key string) error {
-	if _, err := c.do(ctx, http.MethodDelete, c.S3+"/"+bucket+"/"+key, "s3", nil, nil); err != nil {
-		return fmt.Errorf("delete %s/%s: %w", bucket, key, err)
-	}
-	return nil
-}
-
+// do a request, and return the whole answer.
 func (c *Client) do(ctx context.Context, method, to, service string, header http.Header, body []byte) ([]byte, error) {
+	resp, err := c.send(ctx, &c.http, method, to, service, header, body)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	return io.ReadAll(io.LimitReader(resp.Body, maxReply))
+}
+
+// send a request, signed. The answer is one of success, whose body the caller
+// closes; every other one is a *ServiceError.
+func (c *Client) send(ctx context.Context, by *http.Client, method, to, service string, header http.Header, body []byte) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, method, to, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
-	for k, v := range header {
-		r.Header[k] = v
-	}
+	maps.Copy(r.Header, header)
 	if err := sigv4.Sign(r, body, c.Credentials, c.Region, service, time.Now()); err != nil {
 		return nil, err
 	}
-	resp, err := c.http.Do(r)
+	resp, err := by.Do(r)
 	if err != nil {
 		return nil, err
+	}
+	c.tell(r, body, resp)
+	if resp.StatusCode/100 == 2 {
+		return resp, nil
 	}
 	defer resp.Body.Close()
 	reply, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
 	if err != nil {
 		return nil, err
 	}
-	if resp.StatusCode/100 != 2 {
-		return nil, serviceError(resp.Status, reply)
+	return nil, serviceError(resp.Status, reply)
+}
+
+// tell who debugs what was asked, and how it went.
+func (c *Client) tell(r *http.Request, body []byte, resp *http.Response) {
+	if c.debug == nil {
+		return
 	}
-	return reply, nil
+	fmt.Fprintf(c.debug, "%s %s: %s\n", r.Method, r.URL, resp.Status)
+	if r.Method == http.MethodPost {
+		fmt.Fprintf(c.debug, "  %s\n", body[:min(len(body), 4096)])
+	}
 }
 
 // serviceError reads EC2's form of an error (Response/Errors/Error), IAM's

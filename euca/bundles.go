@@ -1,0 +1,4 @@
+package euca
+
+// bundleCommands make, move and take apart bundles.
+func bundleCommands() []command { return nil }
