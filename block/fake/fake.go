@@ -5,6 +5,7 @@
 package fake
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -28,7 +29,7 @@ func Anything(string) ([]byte, error) { return nil, nil }
 
 // Disks is a block.Disks in memory.
 type Disks struct {
-	bases Bases
+	bases Bases // of sources too, named by SourceBase
 
 	mu    sync.Mutex
 	disks map[string]*disk // guarded by mu, contents too
@@ -56,13 +57,29 @@ func (s *Disks) Ensure(ctx context.Context, d block.Disk) (block.Attachment, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch have := s.disks[d.Name]; {
-	case have == nil:
-		s.disks[d.Name] = &disk{wish: d}
-	case have.wish != d:
-		return block.Attachment{}, fmt.Errorf("making the disk %s: it is there as %+v, not %+v", d.Name, have.wish, d)
+	have := s.disks[d.Name]
+	if have == nil {
+		have = &disk{wish: d}
+		s.disks[d.Name] = have
 	}
-	return block.Attachment{Format: "raw", Path: "/fake/" + d.Name}, nil
+	if err := have.meet(d); err != nil {
+		return block.Attachment{}, fmt.Errorf("making the disk %s: %w", d.Name, err)
+	}
+	return block.Attachment{Format: "raw", Path: "/fake/" + d.Name, Source: have.wish.Source, Key: have.wish.Key}, nil
+}
+
+// meet makes the disk what d wishes for, if it can be.
+func (have *disk) meet(d block.Disk) error {
+	switch {
+	case have.wish.Base != d.Base:
+		return fmt.Errorf("it is there with the base %q, not %q", have.wish.Base, d.Base)
+	case have.wish.Size > d.Size:
+		return fmt.Errorf("it is there with %d bytes, more than %d", have.wish.Size, d.Size)
+	case !bytes.Equal(have.wish.Key, d.Key):
+		return fmt.Errorf("it is there with another key")
+	}
+	have.wish.Size = d.Size
+	return nil
 }
 
 func (s *Disks) check(d block.Disk) error {
@@ -71,6 +88,10 @@ func (s *Disks) check(d block.Disk) error {
 		return fmt.Errorf("want a name of a-z, 0-9 and -")
 	case d.Size <= 0 || d.Size%sector != 0:
 		return fmt.Errorf("%d bytes: want a multiple of %d", d.Size, sector)
+	case len(d.Key) != 0 && len(d.Key) != block.KeySize:
+		return fmt.Errorf("a key of %d bytes: want %d", len(d.Key), block.KeySize)
+	case d.Source != block.Source{}:
+		return d.CheckSource()
 	case d.Base == "":
 		return nil
 	case !filepath.IsAbs(d.Base):
@@ -131,11 +152,8 @@ func (s *Disks) Write(name string, offset int64, data []byte) error {
 	if err := d.inside(offset, len(data)); err != nil {
 		return err
 	}
-	if d.sectors == nil {
-		d.sectors = map[int64][sector]byte{}
-	}
 	for i := 0; i < len(data); i += sector {
-		d.sectors[(offset+int64(i))/sector] = [sector]byte(data[i : i+sector])
+		d.write((offset+int64(i))/sector, [sector]byte(data[i:i+sector]))
 	}
 	return nil
 }
@@ -152,12 +170,8 @@ func (s *Disks) Read(name string, offset int64, data []byte) error {
 		return err
 	}
 	clear(data)
-	if d.wish.Base != "" {
-		base, err := s.bases(d.wish.Base)
-		if err != nil {
-			return fmt.Errorf("reading the disk %s: its base: %w", name, err)
-		}
-		copy(data, base[min(offset, int64(len(base))):])
+	if err := s.readBase(d, offset, data); err != nil {
+		return fmt.Errorf("reading the disk %s: its base: %w", name, err)
 	}
 	for i := 0; i < len(data); i += sector {
 		if written, ok := d.sectors[(offset+int64(i))/sector]; ok {
@@ -165,6 +179,56 @@ func (s *Disks) Read(name string, offset int64, data []byte) error {
 		}
 	}
 	return nil
+}
+
+// SourceBase is the name under which an NBD export is asked of Bases.
+func SourceBase(s block.Source) string { return "nbd:" + s.Socket + ":" + s.Export }
+
+func (s *Disks) readBase(d *disk, offset int64, data []byte) error {
+	path := d.wish.Base
+	if d.wish.Source != (block.Source{}) {
+		path = SourceBase(d.wish.Source)
+	}
+	if path == "" {
+		return nil
+	}
+	base, err := s.bases(path)
+	if err != nil {
+		return err
+	}
+	copy(data, base[min(offset, int64(len(base))):])
+	return nil
+}
+
+// Fill is what a hypervisor does when it has copied all of the source into the
+// disk, which then stands on its own.
+func (s *Disks) Fill(name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d, err := s.find(name)
+	if err != nil || d.wish.Source == (block.Source{}) {
+		return err
+	}
+	base, err := s.bases(SourceBase(d.wish.Source))
+	if err != nil {
+		return fmt.Errorf("filling the disk %s: %w", name, err)
+	}
+	for i := 0; i < len(base); i += sector {
+		var whole [sector]byte
+		copy(whole[:], base[i:])
+		if _, written := d.sectors[int64(i/sector)]; !written {
+			d.write(int64(i/sector), whole)
+		}
+	}
+	d.wish.Source = block.Source{}
+	return nil
+}
+
+func (d *disk) write(number int64, bytes [sector]byte) {
+	if d.sectors == nil {
+		d.sectors = map[int64][sector]byte{}
+	}
+	d.sectors[number] = bytes
 }
 
 // find looks a disk up; mu is held.
