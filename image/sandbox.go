@@ -1,0 +1,220 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A sandbox runs a program of the host on files that nobody vouches for. Between this process
+// and the program stands a jailer: this same binary, started again, which shuts itself in (jail.go)
+// and then becomes the program. What that gives, from outside to inside:
+//
+//   - a process group of its own that dies with ours, an empty environment, no input
+//   - limits on address space, file size and processor time, and no core dump
+//   - its own user, mount, network and IPC namespaces: no capability, no network, and a root that has
+//     nothing but the host's programs and libraries, read-only, and the files of the job
+//   - Landlock: the same again, for hosts whose administrator has forbidden user namespaces
+//
+// The last two are had where the host allows them; Confinement says which.
+type sandbox struct {
+	tool   string   // absolute path
+	args   []string // inName and outName stand for the files
+	in     string   // the file to read; or ""
+	out    string   // the file to write, which is there already; or ""
+	limits Limits
+	stdin  io.Reader
+	stdout io.Writer
+	plain  bool // without namespaces: for a test of what remains
+}
+
+// Names of the job's files among the arguments.
+const (
+	inName  = "@in@"
+	outName = "@out@"
+)
+
+// jailerName is the name by which this binary knows that it is to be a jailer.
+const jailerName = "mallee-image-jailer"
+
+// maxMessage is how much is kept of what a program writes to standard error.
+const maxMessage = 4 << 10
+
+// A sentence is what the jailer has to carry out. Files are told by device and inode too, so that
+// it opens what was checked.
+type sentence struct {
+	Tool    string   `json:"tool"`
+	Args    []string `json:"args"`
+	In, Out *exhibit `json:",omitempty"`
+	Memory  int64    `json:"memory"` // bytes of address space
+	File    int64    `json:"file"`   // bytes of the largest file
+	CPU     int64    `json:"cpu"`    // seconds
+	Private bool     `json:"private"`
+}
+
+// An exhibit is a file of the job.
+type exhibit struct {
+	Path   string `json:"path"`
+	Device uint64 `json:"device"`
+	Inode  uint64 `json:"inode"`
+}
+
+func exhibitOf(path string) (*exhibit, error) {
+	if path == "" {
+		return nil, nil
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return nil, fmt.Errorf("looking at %s: %w", path, err)
+	}
+	return &exhibit{Path: path, Device: uint64(st.Dev), Inode: st.Ino}, nil
+}
+
+// run the program to its end. A program that is ended by ctx is ended with its children.
+func (s sandbox) run(ctx context.Context) error {
+	in, err := exhibitOf(s.in)
+	if err != nil {
+		return err
+	}
+	out, err := exhibitOf(s.out)
+	if err != nil {
+		return err
+	}
+	order := sentence{Tool: s.tool, Args: s.args, In: in, Out: out, Private: !s.plain,
+		Memory: s.limits.Memory, File: s.limits.fileSize(), CPU: int64(s.limits.CPU / time.Second)}
+	err = s.start(ctx, order)
+	if order.Private && namespacesRefused(err) {
+		order.Private = false
+		err = s.start(ctx, order)
+	}
+	return err
+}
+
+// namespacesRefused tells whether the process couldn't even be made. Nothing of the input has
+// been consumed then.
+func namespacesRefused(err error) bool {
+	var op *os.PathError
+	if !errors.As(err, &op) || op.Op != "fork/exec" {
+		return false
+	}
+	return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSPC) ||
+		errors.Is(err, unix.EUSERS) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EACCES)
+}
+
+func (s sandbox) start(ctx context.Context, order sentence) error {
+	spec, err := json.Marshal(order)
+	if err != nil {
+		return err
+	}
+	msg := &headBuffer{}
+	cmd := exec.CommandContext(ctx, "/proc/self/exe")
+	cmd.Args = []string{jailerName, string(spec)}
+	cmd.Env = []string{"LC_ALL=C", "MALLOC_ARENA_MAX=2"} // an arena for each thread would be address space for nothing
+	cmd.Dir = "/"
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.stdin, s.stdout, msg
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
+	if order.Private {
+		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}
+	}
+	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
+	cmd.WaitDelay = 5 * time.Second
+	// The kernel sends Pdeathsig when the thread ends that made the process, so it mustn't.
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		done <- cmd.Run()
+	}()
+	return s.verdict(ctx, <-done, msg.String())
+}
+
+// verdict puts the end of the program into words.
+func (s sandbox) verdict(ctx context.Context, err error, msg string) error {
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s was stopped: %w", base(s.tool), context.Cause(ctx))
+	}
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return fmt.Errorf("starting %s: %w", base(s.tool), err)
+	}
+	status, _ := exit.Sys().(syscall.WaitStatus)
+	switch {
+	case status.Signaled() && (status.Signal() == unix.SIGXCPU || status.Signal() == unix.SIGKILL):
+		return refuse("%s used up the %s of processor time that it may take", base(s.tool), s.limits.CPU)
+	case status.Signaled() && status.Signal() == unix.SIGXFSZ:
+		return refuse("%s wanted to write a file of more than %d bytes", base(s.tool), s.limits.fileSize())
+	}
+	return &toolError{tool: base(s.tool), err: err, message: strings.TrimSpace(s.hide(msg))}
+}
+
+// hide puts the user's name for a file in the place of the sandbox's.
+func (s sandbox) hide(msg string) string {
+	return strings.NewReplacer("/.in", "the image", "/.out", "the result").Replace(msg)
+}
+
+func base(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }
+
+// toolError is a program that said no.
+type toolError struct {
+	tool, message string
+	err           error
+}
+
+func (e *toolError) Error() string {
+	if e.message == "" {
+		return fmt.Sprintf("%s: %v", e.tool, e.err)
+	}
+	return fmt.Sprintf("%s: %s", e.tool, e.message)
+}
+
+// exit is the program's exit status: 126 where it didn't even start.
+func (e *toolError) exit() int {
+	var exit *exec.ExitError
+	if errors.As(e.err, &exit) {
+		return exit.ExitCode()
+	}
+	return -1
+}
+
+func (e *toolError) Unwrap() error { return e.err }
+
+// headBuffer keeps the beginning of what is written to it, and takes the rest without a word.
+type headBuffer struct{ bytes.Buffer }
+
+func (b *headBuffer) Write(p []byte) (int, error) {
+	b.Buffer.Write(p[:min(len(p), max(0, maxMessage-b.Len()))])
+	return len(p), nil
+}
+
+// namespaces tells whether this host lets this process make namespaces.
+func namespaces() bool {
+	return sandbox{tool: "/nonexistent"}.start(context.Background(), sentence{Tool: "/bin/true", Private: true}) == nil
+}
+
+// Confinement says how far the programs that read untrusted images are shut in on this host.
+func Confinement() string {
+	var have []string
+	if namespaces() {
+		have = append(have, "namespaces")
+	}
+	if v := landlockVersion(); v > 0 {
+		have = append(have, fmt.Sprintf("Landlock %d", v))
+	}
+	return strings.Join(append(have, "resource limits"), ", ")
+}
