@@ -25,7 +25,8 @@ const (
 )
 
 // Instance is one virtual machine as it was wished for. All but the wish
-// (Wish, Wishes, WishedAt, Reason, Reboots) is fixed by the launch.
+// (Wish, Wishes, WishedAt, Reason, Reboots) is fixed by the launch; a start after
+// a stop, which is a launch too, places it again (Node, Public, LaunchedAt).
 type Instance struct {
 	ID          InstanceID    `json:"id"`
 	Reservation ReservationID `json:"reservation"`
@@ -44,7 +45,7 @@ type Instance struct {
 	Mappings       []Mapping      `json:"mappings,omitempty"` // ephemeral disks and NoDevice, as it was launched; volumes say themselves where they are attached
 
 	Type   TypeName   `json:"type"`
-	Size   Size       `json:"size"` // the type's figures at launch
+	Size   Size       `json:"size"` // the type's figures at launch; without DiskGiB where it has no disk of its own
 	Zone   string     `json:"zone"`
 	Node   NodeID     `json:"node"`
 	MAC    string     `json:"mac"`
@@ -63,6 +64,9 @@ type Instance struct {
 	WishedAt time.Time `json:"wished_at"`
 	Reason   Reason    `json:"reason,omitzero"`   // why the wish is no longer running
 	Reboots  int       `json:"reboots,omitempty"` // counts RebootInstances
+
+	PublicWanted bool `json:"public_wanted,omitempty"` // at each start, where one is free
+	Vacated      bool `json:"vacated,omitempty"`       // stopped, and its room and public address given back
 }
 
 // Reason is EC2's StateReason: a code for programs, and words that a user can

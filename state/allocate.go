@@ -14,7 +14,9 @@ import (
 //
 //	Allocate   room on its node, a private and perhaps a public address  by RunInstances
 //	Want       another wish; Reboot counts one                          by the API and the loops
-//	Release    all that Allocate took                                   by the loops, when the node has nothing left
+//	Vacate     room and public address of a stopped one                 by the loops, when the node has nothing left
+//	Start      room and public address again                            by the API
+//	Release    all that Allocate took, and its volumes                  by the loops, when the node has nothing left
 //	Forget     the record, its tags, its observation                    by the loops, an hour after
 //
 // Each writes the node's record, which guards its room and whose revision is the
@@ -42,9 +44,6 @@ func (e *NoAddressError) Error() string {
 // is wanted and free. The caller has seen in this transaction that the node
 // has room. The error may be a *NoAddressError.
 func Allocate(tx *Tx, random io.Reader, pools Pools, i *cloud.Instance, public bool) error {
-	if !occupy(tx, i.Node, i.Size) {
-		return fmt.Errorf("state: allocate %s: node %s is not there", i.ID, i.Node)
-	}
 	var err error
 	if i.Local, err = claimAddress(tx, random, LocalAddress, pools.Local, 4, i.ID); err != nil {
 		return err
@@ -52,28 +51,77 @@ func Allocate(tx *Tx, random io.Reader, pools Pools, i *cloud.Instance, public b
 	if !i.Local.IsValid() {
 		return &NoAddressError{pools.Local}
 	}
-	i.MAC = macOf(i.Local)
-	if !public {
-		return nil
+	i.MAC, i.PublicWanted = macOf(i.Local), public
+	return enter(tx, random, pools, i)
+}
+
+// enter takes what a stopped instance hasn't: room on its node, and a public
+// address.
+func enter(tx *Tx, random io.Reader, pools Pools, i *cloud.Instance) (err error) {
+	if !occupy(tx, i.Node, i.Size) {
+		return fmt.Errorf("state: allocate %s: node %s is not there", i.ID, i.Node)
 	}
-	i.Public, err = claimAddress(tx, random, PublicAddress, pools.Public, 1, i.ID)
+	if i.PublicWanted {
+		i.Public, err = claimAddress(tx, random, PublicAddress, pools.Public, 1, i.ID)
+	}
 	return err
 }
 
-// Release gives back what Allocate took. The node must have nothing left of the
+// leave gives back what enter took.
+func leave(tx *Tx, i *cloud.Instance) {
+	if i.Public.IsValid() && Owner(tx, PublicAddress, i.Public.String()) == string(i.ID) {
+		tx.Release(PublicAddress, i.Public.String())
+	}
+	occupy(tx, i.Node, cloud.Size{}.Sub(i.Size))
+}
+
+// Vacate gives back what a stopped instance doesn't keep: its private address it
+// does, and its volumes. The node must have nothing left of it, and must not start
+// it unless Start says so.
+func Vacate(tx *Tx, i *cloud.Instance) {
+	if i.Vacated || Owner(tx, LocalAddress, i.Local.String()) != string(i.ID) {
+		return
+	}
+	leave(tx, i)
+	vacated := *i
+	vacated.Vacated, vacated.Public = true, netip.Addr{}
+	Instances.Put(tx, vacated)
+}
+
+// Start wishes for a vacated instance to run, on the node given: the caller has
+// seen in this transaction that it has room and keeps the instance's volumes. What
+// was observed of the instance, that nothing is left of it, counts no more.
+func Start(tx *Tx, random io.Reader, pools Pools, i cloud.Instance, node cloud.NodeID, now time.Time) (cloud.Instance, error) {
+	started := i.Want(cloud.WishRunning, cloud.Reason{}, now)
+	if !i.Vacated || started.Wishes == i.Wishes {
+		return i, fmt.Errorf("state: start %s: it is not stopped", i.ID)
+	}
+	started.Node, started.LaunchedAt, started.Vacated = node, now, false
+	if err := enter(tx, random, pools, &started); err != nil {
+		return i, err
+	}
+	Instances.Put(tx, started)
+	Observations.Delete(tx, i.ID)
+	return started, nil
+}
+
+// Release gives back what Allocate took, and lets the volumes go: those that were
+// to be deleted with the instance are. The node must have nothing left of the
 // instance, and must never start it again.
 func Release(tx *Tx, i *cloud.Instance) {
 	if Owner(tx, LocalAddress, i.Local.String()) != string(i.ID) {
 		return
 	}
 	tx.Release(LocalAddress, i.Local.String())
-	if i.Public.IsValid() && Owner(tx, PublicAddress, i.Public.String()) == string(i.ID) {
-		tx.Release(PublicAddress, i.Public.String())
+	if !i.Vacated {
+		leave(tx, i)
 	}
-	if node, _, ok := Nodes.Get(tx, i.Node); ok {
-		n := *node
-		n.Used = n.Used.Sub(i.Size)
-		Nodes.Put(tx, n)
+	for _, v := range VolumesOf(tx, i.ID) {
+		if v.Attachment.DeleteOnTermination && v.Attachment.Detaching.IsZero() {
+			DeleteVolume(tx, *v, i.WishedAt)
+		} else {
+			LetGo(tx, *v)
+		}
 	}
 }
 
@@ -99,7 +147,9 @@ func Forget(tx *Tx, i *cloud.Instance) {
 }
 
 // Want changes what is wished of an instance, and tells its node. It returns
-// the instance as it is then; see cloud.Instance.Want for what is no change.
+// the instance as it is then; see cloud.Instance.Want for what is no change. A
+// stopped instance of which nothing is left is released at once; to run again it
+// needs Start.
 func Want(tx *Tx, i cloud.Instance, w cloud.Wish, why cloud.Reason, now time.Time) cloud.Instance {
 	wanted := i.Want(w, why, now)
 	if wanted.Wishes == i.Wishes {
@@ -107,6 +157,9 @@ func Want(tx *Tx, i cloud.Instance, w cloud.Wish, why cloud.Reason, now time.Tim
 	}
 	Instances.Put(tx, wanted)
 	poke(tx, i.Node)
+	if w == cloud.WishTerminated && i.Vacated {
+		Release(tx, &wanted)
+	}
 	return wanted
 }
 

@@ -24,7 +24,7 @@ var (
 	ClientTokens   = NewTable("client-token", func(t *cloud.ClientToken) string { return ClientTokenKey(t.Account, t.Action, t.Token) })
 
 	Nodes        = NewTable("node", func(n *cloud.Node) cloud.NodeID { return n.ID })                         // by all who place, wish or release
-	Observations = NewTable("observation", func(o *cloud.Observation) cloud.InstanceID { return o.Instance }) // by the loops alone
+	Observations = NewTable("observation", func(o *cloud.Observation) cloud.InstanceID { return o.Instance }) // by the loops alone; Start forgets one
 
 	VolumeObservations   = NewTable("volume-observation", func(o *cloud.VolumeObservation) cloud.VolumeID { return o.Volume })         // by the loops alone
 	SnapshotObservations = NewTable("snapshot-observation", func(o *cloud.SnapshotObservation) cloud.SnapshotID { return o.Snapshot }) // by the loops alone
@@ -53,6 +53,8 @@ var (
 	TagSetsByAccount      = NewIndex(TagSets, "account", func(t *cloud.TagSet) cloud.AccountID { return t.Account })
 	TagSetsByTag          = NewListIndex(TagSets, "tag", tagsOf)
 	ObservationsByPhase   = NewIndex(Observations, "phase", func(o *cloud.Observation) cloud.Phase { return o.Phase })
+
+	VolumeObservationsByPhase = NewIndex(VolumeObservations, "phase", func(o *cloud.VolumeObservation) cloud.VolumePhase { return o.Phase })
 )
 
 // imagesOf are the images that an instance was started from.

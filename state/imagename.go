@@ -1,0 +1,26 @@
+package state
+
+import "mallee/cloud"
+
+// imageName is the kind of the guards that make a name unique among the images
+// of an account.
+const imageName = "image-name"
+
+func imageNameKey(i *cloud.Image) string { return string(i.Account) + "/" + i.Name }
+
+// Enroll puts a new image into the state, under a name that no other registered
+// image of its account has; a name that one has is a *TakenError.
+func Enroll(tx *Tx, i *cloud.Image) error {
+	if err := tx.Claim(imageName, imageNameKey(i), string(i.ID)); err != nil {
+		return err
+	}
+	Images.Put(tx, *i)
+	return nil
+}
+
+// Withdraw gives the name of an image that is deregistered back. The image stays
+// on record for the instances that refer to it.
+func Withdraw(tx *Tx, i *cloud.Image) {
+	Images.Put(tx, *i)
+	tx.Release(imageName, imageNameKey(i))
+}
