@@ -30,8 +30,9 @@ const prefix = "euca-"
 // eucaCommands is the table of all of them, a file a noun.
 func eucaCommands() []command {
 	return slices.Concat(
-		cloudCommands(),
-		bundleCommands(),
+		imageCommands(), imageAttributeCommands(), taskCommands(), bundleCommands(),
+		instanceCommands(), runCommands(), keyCommands(), tagCommands(),
+		volumeCommands(), snapshotCommands(), cloudCommands(),
 	)
 }
 

@@ -92,16 +92,17 @@ func describeInstanceTypes(s *session) error {
 	})
 }
 
-// typeRow is an instance type: its name, virtual processors, memory (MiB) and disk (GiB).
-type typeRow [4]string
+// typeRow is an instance type: its name, virtual processors, memory (MiB), disk
+// (GiB) and network interfaces.
+type typeRow [5]string
 
 func typeRows(reply *element) (rows []typeRow) {
 	for t := range reply.each("instanceTypeSet") {
 		rows = append(rows, typeRow{t.get("instanceType"), t.get("vCpuInfo/defaultVCpus"), t.get("memoryInfo/sizeInMiB"),
-			cmp.Or(t.get("instanceStorageInfo/totalSizeInGB"), "0")})
+			cmp.Or(t.get("instanceStorageInfo/totalSizeInGB"), "0"), t.get("networkInfo/maximumNetworkInterfaces")})
 	}
 	for t := range reply.each("instanceTypeDetails") {
-		rows = append(rows, typeRow{t.get("name"), t.get("cpu"), t.get("memory"), t.get("disk")})
+		rows = append(rows, typeRow{t.get("name"), t.get("cpu"), t.get("memory"), t.get("disk"), t.get("networkInterfaces")})
 	}
 	return rows
 }
@@ -158,7 +159,7 @@ func total(zones []zoneRoom) map[string]room {
 // printTypes as a table whose columns are as wide as what they hold; capacity
 // may be nil.
 func printTypes(s *session, types []typeRow, capacity map[string]room) {
-	head := typeRow{"Name", "CPUs", "Memory (MiB)", "Disk (GiB)"}
+	head := typeRow{"Name", "CPUs", "Memory (MiB)", "Disk (GiB)", "NICs"}
 	var width [len(head)]int
 	for _, row := range append([]typeRow{head}, types...) {
 		for i, cell := range row {
@@ -166,9 +167,12 @@ func printTypes(s *session, types []typeRow, capacity map[string]room) {
 		}
 	}
 	print := func(row typeRow, used, most, share string) {
-		line := fmt.Sprintf("%-*s  %*s  %*s  %*s", width[0], row[0], width[1], row[1], width[2], row[2], width[3], row[3])
+		line := fmt.Sprintf("%-*s", width[0], row[0])
+		for i, cell := range row[1:] {
+			line += fmt.Sprintf("  %*s", width[i+1], cell)
+		}
 		if capacity != nil {
-			line += fmt.Sprintf("  %5s / %5s  %6s", used, most, share)
+			line += fmt.Sprintf("  %4s / %5s  %6s", used, most, share)
 		}
 		s.line("INSTANCETYPE", " "+line)
 	}
