@@ -3,10 +3,13 @@
 // next step, and the next pass is the retry. A commit wakes it, and so does a
 // timer.
 //
-//	nodes      a node's report ▶ observations; what a node has given back ▶ released
+//	nodes      a node's report ▶ observations; what a node has given back ▶ released;
+//	           a snapshot that it has stored ▶ completed
 //	instances  what a guest or a failure asks for ▶ the instance's wish
+//	volumes    a volume that can't be made ▶ the wish of the instance that needs it
 //	deadlines  what took longer than it may ▶ the instance's wish
 //	expire     what was over an hour ago ▶ forgotten
+//	sweep      what no snapshot, volume or task holds any more ▶ swept from the store of contents
 //
 // Who writes what: observations are written here alone. The wish of an
 // instance is the API's, and of the loop instances where it acts for the user.
@@ -28,9 +31,11 @@ import (
 	"mallee/state"
 )
 
-// Options of the loops. All are required but Deadlines and its fields.
+// Options of the loops. All are required but Contents, without which nothing is
+// swept, and Deadlines and its fields.
 type Options struct {
 	Store     *state.Store
+	Contents  Contents
 	Now       func() time.Time
 	Log       *slog.Logger
 	Deadlines Deadlines
@@ -45,7 +50,10 @@ type Deadlines struct {
 }
 
 // Controller is all the loops of one process.
-type Controller struct{ Options }
+type Controller struct {
+	Options
+	swept swept
+}
 
 // New controller; Run starts its loops.
 func New(o Options) *Controller {
@@ -57,7 +65,10 @@ func New(o Options) *Controller {
 	set(&o.Deadlines.Pending, time.Hour)
 	set(&o.Deadlines.Terminated, time.Hour)
 	set(&o.Deadlines.Image, 10*time.Minute)
-	return &Controller{o}
+	if o.Contents == nil {
+		o.Contents = keepAll{}
+	}
+	return &Controller{Options: o, swept: swept{live: map[string]bool{}}}
 }
 
 // loop is one pass and what wakes it.
@@ -71,8 +82,10 @@ type loop struct {
 func (c *Controller) loops() []loop {
 	return []loop{
 		{"instances", 10 * time.Second, []state.AnyTable{state.Observations}, c.settleInstances},
+		{"volumes", 10 * time.Second, []state.AnyTable{state.VolumeObservations}, c.settleVolumes},
 		{"deadlines", 10 * time.Second, nil, c.endOverdue},
 		{"expire", time.Minute, nil, c.expire},
+		{"sweep", time.Minute, nil, c.sweep},
 	}
 }
 

@@ -26,7 +26,8 @@ func (c *Controller) expireInstances(ctx context.Context) error {
 		}
 		err := c.Store.Update(ctx, func(tx *state.Tx) error {
 			i, _, ok := state.Instances.Get(tx, o.Instance)
-			if ok && i.Wish == cloud.WishTerminated {
+			// One that was stopped is gone long before its termination.
+			if ok && i.Wish == cloud.WishTerminated && c.Now().Sub(i.WishedAt) >= c.Deadlines.Terminated {
 				state.Forget(tx, i)
 			}
 			return nil
@@ -44,7 +45,7 @@ func (c *Controller) expireInstances(ctx context.Context) error {
 func (c *Controller) expireImages(ctx context.Context) error {
 	view := c.Store.View()
 	for i := range state.Images.All(view) {
-		if i.State() != cloud.ImageDeregistered || c.Now().Sub(i.Deregistered) < c.Deadlines.Image || used(view, i.ID) {
+		if i.Deregistered.IsZero() || c.Now().Sub(i.Deregistered) < c.Deadlines.Image || used(view, i.ID) {
 			continue
 		}
 		err := c.Store.Update(ctx, func(tx *state.Tx) error {

@@ -54,7 +54,7 @@ func (c *Controller) settle(ctx context.Context, id cloud.InstanceID) error {
 		if !ok || i.Wish != cloud.WishRunning {
 			return nil
 		}
-		if wish, why := c.due(i, seen(tx, id)); wish != i.Wish {
+		if wish, why := c.due(i, seen(tx, id), withoutVolume(tx, i)); wish != i.Wish {
 			settled = state.Want(tx, *i, wish, why, c.Now())
 		}
 		return nil
@@ -65,8 +65,9 @@ func (c *Controller) settle(ctx context.Context, id cloud.InstanceID) error {
 	return err
 }
 
-// due is what an instance that is wished to run should come to, as observed.
-func (c *Controller) due(i *cloud.Instance, o cloud.Observation) (cloud.Wish, cloud.Reason) {
+// due is what an instance that is wished to run should come to, as observed;
+// lacks says which volume it can't have.
+func (c *Controller) due(i *cloud.Instance, o cloud.Observation, lacks cloud.Reason) (cloud.Wish, cloud.Reason) {
 	switch {
 	case o.Phase == cloud.PhaseExited:
 		wish := cloud.WishTerminated
@@ -78,18 +79,29 @@ func (c *Controller) due(i *cloud.Instance, o cloud.Observation) (cloud.Wish, cl
 			Message: cloud.ReasonGuestPoweredOff + ": Instance initiated shutdown",
 		}
 	case o.Phase == cloud.PhaseFailed:
-		return cloud.WishTerminated, o.Reason
+		return afterFailure(i), o.Reason
+	case i.State(o) == cloud.Pending && lacks.Code != "":
+		return afterFailure(i), lacks
 	case c.overdue(i, o):
 		why := o.Reason.Message
 		if why == "" {
 			why = "its node did not say why"
 		}
-		return cloud.WishTerminated, cloud.Reason{
+		return afterFailure(i), cloud.Reason{
 			Code:    cloud.ReasonInternalError,
 			Message: fmt.Sprintf("%s: not running after %s: %s", cloud.ReasonInternalError, c.Deadlines.Pending, why),
 		}
 	}
 	return i.Wish, cloud.Reason{}
+}
+
+// afterFailure is what an instance comes to that can't start. One that ran before
+// and was stopped is stopped again: its volumes hold what its user wants to keep.
+func afterFailure(i *cloud.Instance) cloud.Wish {
+	if i.EBS && i.Wishes > 1 {
+		return cloud.WishStopped
+	}
+	return cloud.WishTerminated
 }
 
 // overdue says whether a launch took longer than it may.

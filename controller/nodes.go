@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"mallee/cloud"
 	"mallee/link"
@@ -44,6 +45,21 @@ func (c *Controller) Assignment(id cloud.NodeID) link.Assignment {
 			a.Instances = append(a.Instances, *i)
 		}
 	}
+	busy := map[cloud.VolumeID]bool{}
+	for s := range state.SnapshotsToTake.By(view, id) {
+		a.Snapshots = append(a.Snapshots, *s)
+		busy[s.Volume] = true
+	}
+	for v := range state.VolumesByNode.By(view, id) {
+		assigned := *v
+		if busy[v.ID] {
+			assigned.Deleted = time.Time{} // not before its snapshots have what they need of it
+		}
+		a.Volumes = append(a.Volumes, assigned)
+	}
+	for t := range state.TasksToDo.By(view, id) {
+		a.Tasks = append(a.Tasks, *t)
+	}
 	return a
 }
 
@@ -52,8 +68,9 @@ func (c *Controller) Assignment(id cloud.NodeID) link.Assignment {
 // a node has hundreds, and reports all of them when one has changed.
 func (c *Controller) TakeIn(ctx context.Context, r link.Report) error {
 	view := c.Store.View()
-	changed := c.changed(view, r)
-	if len(changed) == 0 && !c.joins(view, r) && len(c.absent(view, r)) == 0 {
+	changed, volumes, snapshots := c.changed(view, r), c.volumeNews(view, r), c.snapshotNews(view, r)
+	news := len(changed) + len(volumes) + len(snapshots) + len(c.absent(view, r)) + len(c.deleted(view, r))
+	if news == 0 && !c.joins(view, r) {
 		return nil
 	}
 	err := c.Store.Update(ctx, func(tx *state.Tx) error {
@@ -61,8 +78,17 @@ func (c *Controller) TakeIn(ctx context.Context, r link.Report) error {
 		for _, m := range changed {
 			c.observe(tx, r.Node, m)
 		}
+		for _, v := range volumes {
+			c.observeVolume(tx, r, v)
+		}
+		for _, s := range snapshots {
+			c.observeSnapshot(tx, r, s)
+		}
 		for _, id := range c.absent(tx, r) {
 			c.release(tx, id)
+		}
+		for _, id := range c.deleted(tx, r) {
+			c.forgetVolume(tx, id)
 		}
 		return nil
 	})
@@ -168,5 +194,9 @@ func (c *Controller) release(tx *state.Tx, id cloud.InstanceID) {
 	o := seen(tx, id)
 	o.Instance, o.Phase, o.Reason, o.At = id, cloud.PhaseGone, cloud.Reason{}, c.Now()
 	state.Observations.Put(tx, o)
-	state.Release(tx, i)
+	if i.Wish == cloud.WishStopped {
+		state.Vacate(tx, i)
+	} else {
+		state.Release(tx, i)
+	}
 }
