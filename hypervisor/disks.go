@@ -58,7 +58,10 @@ type Storage interface {
 	// returns when that is past; a guest is not held up. The jobs run on by
 	// themselves; where it fails none runs. Machines that are Running or Exited.
 	// Full tells, for each, whether all of the disk is copied, Since being empty or
-	// forgotten.
+	// forgotten. An export has the disk's size and is zero where nothing is
+	// written to it: where a disk is empty a copy may pass. Of a disk's marks
+	// those stay that are Since here, or a job's; others are forgotten. A mark may
+	// be used again when its job is lost or dismissed.
 	Copy(ctx context.Context, dir string, copies []Copy) (full []bool, err error)
 
 	// Fill begins to copy into a disk what it still stands on (block.Source), at

@@ -28,6 +28,7 @@ type Guest struct {
 	Prints    string // to the console, at each boot
 	PowersOff bool   // when it has printed
 	Ignores   bool   // the power button
+	Keeps     bool   // the disks that it is asked to give back
 }
 
 // Boots tells what boots on a machine, and may depend on all that the machine is made
@@ -44,6 +45,8 @@ type World struct {
 	boots Boots
 
 	mu       sync.Mutex
+	outside  Outside             // guarded by mu
+	media    map[string]*medium  // by the disk's path; guarded by mu
 	machines map[string]*machine // by folder, also those that ended, for their console; guarded by mu
 	programs map[*program]bool   // the open ones; guarded by mu
 }
@@ -53,11 +56,19 @@ type machine struct {
 	wish    hypervisor.Machine
 	guest   Guest
 	console []byte
+	jobs    []*job
+	asked   []string // serials of the disks that the guest shall give back
 }
 
 // New is a world without machines.
 func New(boots Boots) *World {
-	return &World{boots: boots, machines: map[string]*machine{}, programs: map[*program]bool{}}
+	return &World{
+		boots:    boots,
+		outside:  Nowhere{},
+		media:    map[string]*medium{},
+		machines: map[string]*machine{},
+		programs: map[*program]bool{},
+	}
 }
 
 // Open is the world as one program sees it.
@@ -69,7 +80,8 @@ func (w *World) Open() hypervisor.Hypervisor {
 	return p
 }
 
-// Machines are those that are not Absent, in the order of their folders.
+// Machines are those that are not Absent, in the order of their folders, with
+// the disks that they have now.
 func (w *World) Machines() []hypervisor.Machine {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -94,7 +106,7 @@ func (w *World) Reboot() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, m := range w.machines {
-		m.status = hypervisor.Absent
+		w.end(m, false)
 	}
 	w.poke()
 }
@@ -125,6 +137,9 @@ func (w *World) happen(dir string, to hypervisor.Status) {
 	m := w.at(dir)
 	if m.status == hypervisor.Running || m.status == hypervisor.Exited && to == hypervisor.Absent {
 		m.status = to
+		if to == hypervisor.Absent {
+			w.end(m, false)
+		}
 		w.poke()
 	}
 }
@@ -150,6 +165,9 @@ func (w *World) poke() {
 // boot runs the guest from its firmware. mu is held.
 func (w *World) boot(m *machine) {
 	m.status = hypervisor.Running
+	if m.wish.VCPUs == 0 {
+		return // nobody boots
+	}
 	m.console = append(m.console, m.guest.Prints...)
 	if m.guest.PowersOff {
 		m.status = hypervisor.Exited
@@ -170,17 +188,26 @@ func (p *program) Start(ctx context.Context, wish hypervisor.Machine) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	m := w.at(wish.Dir)
-	guest, err := w.boots(wish)
+	var guest Guest
+	var err error
+	if wish.VCPUs != 0 {
+		guest, err = w.boots(wish)
+	}
 	switch {
 	case ctx.Err() != nil:
 		err = context.Cause(ctx)
-	case !filepath.IsAbs(wish.Dir) || wish.VCPUs < 1 || wish.MemoryMiB < 1:
-		err = errors.New("want an absolute folder, a vCPU and memory")
+	case !filepath.IsAbs(wish.Dir) || wish.VCPUs < 0 || wish.VCPUs > 0 && wish.MemoryMiB < 1:
+		err = errors.New("want an absolute folder, and memory for the vCPUs")
 	case m.status != hypervisor.Absent:
 		err = errors.New("the machine is there already")
 	}
 	if err != nil {
 		return fmt.Errorf("starting the machine %s in %s: %w", wish.ID, wish.Dir, err)
+	}
+	for _, d := range wish.Disks {
+		if err := w.free(d); err != nil {
+			return fmt.Errorf("starting the machine %s in %s: %w", wish.ID, wish.Dir, err)
+		}
 	}
 	m.wish, m.guest = wish, guest
 	w.machines[filepath.Clean(wish.Dir)] = m
@@ -199,7 +226,7 @@ func (p *program) Observe(ctx context.Context, dir string) (hypervisor.Status, e
 
 func (p *program) PowerDown(ctx context.Context, dir string) error {
 	return p.living(ctx, "powering down", dir, func(m *machine) {
-		if m.status == hypervisor.Running && !m.guest.Ignores {
+		if m.status == hypervisor.Running && !m.guest.Ignores && m.wish.VCPUs > 0 {
 			m.status = hypervisor.Exited
 			p.world.poke()
 		}
@@ -232,7 +259,7 @@ func (p *program) Kill(ctx context.Context, dir string) error {
 	}
 	p.world.mu.Lock()
 	defer p.world.mu.Unlock()
-	p.world.at(dir).status = hypervisor.Absent
+	p.world.end(p.world.at(dir), true)
 	return nil
 }
 

@@ -265,7 +265,7 @@ func cancelledStart(t *testing.T, b *bench) {
 func badMachines(t *testing.T, b *bench) {
 	for name, spoil := range map[string]func(*hypervisor.Machine){
 		"relative folder": func(m *hypervisor.Machine) { m.Dir = "machine" },
-		"no vCPU":         func(m *hypervisor.Machine) { m.VCPUs = 0 },
+		"minus one vCPU":  func(m *hypervisor.Machine) { m.VCPUs = -1 },
 		"no memory":       func(m *hypervisor.Machine) { m.MemoryMiB = 0 },
 	} {
 		m := b.machine(Halts)
