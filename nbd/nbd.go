@@ -3,9 +3,30 @@
 // NetworkBlockDevice/nbd, doc/proto.md). It stands between a guest and its data only
 // where bytes come from or go to the object store: a volume that still reads
 // from its snapshot, and a snapshot that is being stored.
+//
+// A connection goes through two phases:
+//
+//	negotiation   the client asks, one option after the other, for structured
+//	              replies, for the map of what is allocated, and for an export
+//	transmission  requests, served at once and answered as they are done
+//
+// What is offered: READ (in pieces, holes told as such, where structured replies
+// were agreed), WRITE, FLUSH, FUA, TRIM, WRITE_ZEROES and BLOCK_STATUS with
+// base:allocation. TLS is not: the socket is for its owner (mode 0600). Exports
+// aren't listed: their names are known to those who need them.
+//
+// What can go wrong: an export fails, and the client sees EIO and may ask again;
+// the server is closed or dies, and a client that was told to reconnect
+// (reconnect-delay in QEMU) goes on when a server listens at the same path; a
+// client breaks the protocol, and loses its connection. No client can make the
+// server hold more than maxPayload bytes and maxRequests requests for it.
 package nbd
 
-import "context"
+import (
+	"context"
+	"net/url"
+	"strings"
+)
 
 // Export is what a client sees as one block device. Methods may be called at
 // once. Offsets and lengths are within Size. An error is EIO to the client,
@@ -14,7 +35,7 @@ type Export interface {
 	Size() int64
 	ReadAt(ctx context.Context, p []byte, offset int64) error
 	// WriteAt and Zero are durable when Flush returns. On a read-only export
-	// they aren't called.
+	// they aren't called. WriteAt must not keep p.
 	WriteAt(ctx context.Context, p []byte, offset int64) error
 	Zero(ctx context.Context, offset, length int64) error
 	Flush(ctx context.Context) error
@@ -28,4 +49,11 @@ type Export interface {
 // release is called when the client has gone.
 type Exports interface {
 	Open(ctx context.Context, name string) (e Export, release func(), err error)
+}
+
+// URI names an export at a socket, as QEMU and libnbd take it.
+func URI(socket, export string) string {
+	escaped := strings.ReplaceAll(url.QueryEscape(socket), "+", "%20") // QEMU takes a plus for a plus
+	u := url.URL{Scheme: "nbd+unix", Path: "/" + export, RawQuery: "socket=" + escaped}
+	return u.String()
 }
