@@ -76,6 +76,8 @@ type Image struct {
 	ProductCodes   []string       `json:"product_codes,omitempty"`
 	Source         ImageSource    `json:"source,omitzero"`
 	CreatedAt      time.Time      `json:"created_at"`
+	Copying        TaskID         `json:"copying,omitempty"` // its bundle is being copied by this task
+	CopyFailed     Reason         `json:"copy_failed,omitzero"`
 
 	Public       bool        `json:"public,omitempty"`
 	LaunchableBy []AccountID `json:"launchable_by,omitempty"` // sorted
@@ -138,21 +140,45 @@ var ErrDamaged = errors.New("the image is damaged")
 type ImageState string
 
 const (
+	ImagePending      ImageState = "pending" // its snapshots aren't completed, or its bundle isn't copied yet
+	ImageFailed       ImageState = "failed"  // nor will they be
 	ImageAvailable    ImageState = "available"
 	ImageDisabled     ImageState = "disabled"
 	ImageDeregistered ImageState = "deregistered"
 )
 
-// State is derived: an image is available until it is disabled or deregistered.
-func (i *Image) State() ImageState {
+// State is derived: an image is available until it is disabled or deregistered,
+// and as soon as its snapshots are completed, which find finds. The reason says
+// why it failed.
+func (i *Image) State(find func(SnapshotID) (*Snapshot, bool)) (ImageState, Reason) {
 	switch {
 	case !i.Deregistered.IsZero():
-		return ImageDeregistered
+		return ImageDeregistered, Reason{}
 	case i.Disabled:
-		return ImageDisabled
+		return ImageDisabled, Reason{}
+	case i.CopyFailed != Reason{}:
+		return ImageFailed, i.CopyFailed
 	}
-	return ImageAvailable
+	state := ImageAvailable
+	if i.Copying != "" {
+		state = ImagePending
+	}
+	for _, id := range i.Snapshots() {
+		s, ok := find(id)
+		switch {
+		case !ok:
+			return ImageFailed, Reason{ReasonNoSnapshot, "The snapshot " + string(id) + " is gone"}
+		case s.State() == SnapshotError:
+			return ImageFailed, s.Failed
+		case s.State() == SnapshotPending:
+			state = ImagePending
+		}
+	}
+	return state, Reason{}
 }
+
+// ReasonNoSnapshot is the code of a StateReason.
+const ReasonNoSnapshot = "Client.InvalidSnapshot.NotFound"
 
 // Root is the volume that an instance of the image boots from, nil where the
 // image is instance-store.
