@@ -49,7 +49,35 @@ type DiskFile struct {
 	URL    string `json:"url,omitempty"`    // anywhere, instead of Bucket and Key
 	Format string `json:"format,omitempty"` // RAW, QCOW2, VMDK, VHD, VHDX, OVA; empty: found out
 	Size   int64  `json:"size,omitempty"`   // bytes, where it is known
-	Device string `json:"device,omitempty"`
+	Device string `json:"device,omitempty"` // of an image or instance that it is for
+
+	Description string     `json:"description,omitempty"`
+	VolumeGiB   int        `json:"volume_gib,omitempty"` // of the volume that is made of it
+	Snapshot    SnapshotID `json:"snapshot,omitempty"`   // that is used instead of a file
+}
+
+// What a request says of what is made, in Params.
+const (
+	ParamArchitecture = "architecture"
+	ParamPlatform     = "platform"
+	ParamBootMode     = "boot-mode"
+	ParamKernel       = "kernel"
+	ParamRamdisk      = "ramdisk"
+	ParamZone         = "zone"
+	ParamName         = "name"
+	ParamType         = "type"
+	ParamAccessKey    = "access-key"
+)
+
+// Seen tells how far the task is, in percent, and what is being done.
+func (t *Task) Seen(o TaskObservation) (progress int, message string) {
+	switch {
+	case t.FinishedAt.IsZero():
+		return o.Progress, o.Message
+	case t.Failed.Message != "":
+		return o.Progress, t.Failed.Message
+	}
+	return 100, ""
 }
 
 // TaskPhase is what a node sees of a task.

@@ -268,6 +268,27 @@ func (o objects) ReadObject(_ context.Context, _ iam.Principal, bucket, key stri
 	return data, nil
 }
 
+func (o objects) StatObject(ctx context.Context, p iam.Principal, bucket, key string) (int64, error) {
+	data, err := o.ReadObject(ctx, p, bucket, key, 1<<62)
+	return int64(len(data)), err
+}
+
+// KeysOf: buckets named others belong to somebody else, those named missing aren't there.
+func (o objects) KeysOf(_ context.Context, _ iam.Principal, bucket, prefix string, create bool) (keys []string, err error) {
+	switch {
+	case bucket == "others":
+		return nil, fmt.Errorf("write into %s: %w", bucket, fs.ErrPermission)
+	case bucket == "missing" && !create:
+		return nil, fmt.Errorf("write into %s: %w", bucket, fs.ErrNotExist)
+	}
+	for key := range o {
+		if strings.HasPrefix(key, bucket+"/"+prefix) {
+			keys = append(keys, strings.TrimPrefix(key, bucket+"/"))
+		}
+	}
+	return keys, nil
+}
+
 // consoles by instance.
 type consoles map[cloud.InstanceID]string
 

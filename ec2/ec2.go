@@ -47,6 +47,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"mallee/cloud"
 	"mallee/iam"
 	"mallee/link"
 	"mallee/state"
@@ -60,6 +61,12 @@ type Objects interface {
 	// where the principal may not read it, and ErrObjectTooLarge where it has
 	// more than limit bytes.
 	ReadObject(ctx context.Context, p iam.Principal, bucket, key string, limit int64) ([]byte, error)
+	// StatObject says how long an object is, with the errors of ReadObject.
+	StatObject(ctx context.Context, p iam.Principal, bucket, key string) (size int64, err error)
+	// KeysOf lists the first keys, ten at most, under a prefix of a bucket that
+	// the principal may write into, which is made for it if it isn't there and
+	// make is set. It wraps fs.ErrNotExist and fs.ErrPermission.
+	KeysOf(ctx context.Context, p iam.Principal, bucket, prefix string, make bool) ([]string, error)
 }
 
 // ErrObjectTooLarge tells that an object is longer than its reader takes.
@@ -157,12 +164,15 @@ func (s *EC2) serve(ctx context.Context, form wire.Form, p iam.Principal, reques
 // something about.
 func wireError(err error) error {
 	var denied *iam.DeniedError
+	var rule *cloud.RuleError
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, &denied):
 		return wire.Errorf("UnauthorizedOperation", "You are not authorized to perform this operation. User: %s is not authorized to perform: %s on resource: %s",
 			denied.Principal.ARN(), denied.Action, denied.Resource)
+	case errors.As(err, &rule):
+		return wire.Errorf(ruleCodes[rule.Rule], "%s", rule.Message)
 	case errors.Is(err, state.ErrConflict):
 		return wire.Errorf("RequestLimitExceeded", "Too many requests change the same things at once; try again")
 	case errors.Is(err, state.ErrTooBig):

@@ -36,6 +36,14 @@ type door struct {
 
 type nothing struct{}
 
+func (nothing) StatObject(context.Context, iam.Principal, string, string) (int64, error) {
+	return 0, fs.ErrNotExist
+}
+
+func (nothing) KeysOf(context.Context, iam.Principal, string, string, bool) ([]string, error) {
+	return nil, fs.ErrNotExist
+}
+
 func (nothing) ReadObject(context.Context, iam.Principal, string, string, int64) ([]byte, error) {
 	return nil, fs.ErrNotExist
 }

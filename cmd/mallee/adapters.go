@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -31,11 +32,40 @@ func (k keyring) Exists(account string) bool {
 // objects is what EC2 reads of Walrus, with the rights of who asks.
 type objects struct{ *walrus.Walrus }
 
-func (o objects) ReadObject(ctx context.Context, p iam.Principal, bucket, key string, limit int64) ([]byte, error) {
-	if may, err := o.Readable(ctx, string(p.Account), bucket, key); err != nil {
+// readable is fs.ErrPermission where the principal may not read the object.
+func (o objects) readable(ctx context.Context, p iam.Principal, bucket, key string) error {
+	may, err := o.Readable(ctx, string(p.Account), bucket, key)
+	if err == nil && !may && !p.System {
+		err = fmt.Errorf("read %s/%s: %w", bucket, key, fs.ErrPermission)
+	}
+	return err
+}
+
+func (o objects) StatObject(ctx context.Context, p iam.Principal, bucket, key string) (int64, error) {
+	if err := o.readable(ctx, p, bucket, key); err != nil {
+		return 0, err
+	}
+	object, err := o.Stat(ctx, bucket, key)
+	return object.Size, err
+}
+
+func (o objects) KeysOf(ctx context.Context, p iam.Principal, bucket, prefix string, create bool) ([]string, error) {
+	may, err := o.Writable(ctx, string(p.Account), bucket)
+	if create && errors.Is(err, fs.ErrNotExist) {
+		may, err = true, o.MakeBucket(ctx, string(p.Account), bucket)
+	}
+	if err == nil && !may {
+		err = fmt.Errorf("write into %s: %w", bucket, fs.ErrPermission)
+	}
+	if err != nil {
 		return nil, err
-	} else if !may && !p.System {
-		return nil, fmt.Errorf("read %s/%s: %w", bucket, key, fs.ErrPermission)
+	}
+	return o.Keys(ctx, bucket, prefix, 10)
+}
+
+func (o objects) ReadObject(ctx context.Context, p iam.Principal, bucket, key string, limit int64) ([]byte, error) {
+	if err := o.readable(ctx, p, bucket, key); err != nil {
+		return nil, err
 	}
 	body, size, err := o.Open(ctx, bucket, key)
 	if err != nil {
