@@ -28,6 +28,10 @@ type Snapshot struct {
 	Set    string `json:"set,omitempty"`    // of snapshots that are taken at one instant
 	Reboot bool   `json:"reboot,omitempty"` // the guest is shut down for the instant, and started again
 
+	// Base is what Parent holds, once that is complete. Until this snapshot is
+	// complete it is kept for the node to build on, though Parent may be deleted.
+	Base *Content `json:"base,omitempty"`
+
 	Content     *Content  `json:"content,omitempty"`
 	CompletedAt time.Time `json:"completed_at,omitzero"`
 	Failed      Reason    `json:"failed,omitzero"`

@@ -21,8 +21,9 @@ var pools = state.Pools{Local: netip.MustParsePrefix("172.31.0.0/24"), Public: n
 type desk struct {
 	*testing.T
 	*Controller
-	now time.Time
-	log bytes.Buffer
+	now  time.Time
+	log  bytes.Buffer
+	late int64 // a generation that a test remembers
 }
 
 func newDesk(t *testing.T) *desk {

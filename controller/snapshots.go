@@ -66,13 +66,9 @@ func (c *Controller) observeSnapshot(tx *state.Tx, r link.Report, said link.Snap
 		}
 		return
 	}
-	over := *s
 	if said.Content != nil {
-		content := *said.Content
-		over.Content, over.CompletedAt = &content, c.Now()
+		state.CompleteSnapshot(tx, *s, *said.Content, c.Now())
 	} else {
-		over.Failed = said.Failed
+		state.FailSnapshot(tx, *s, said.Failed)
 	}
-	state.PutSnapshot(tx, over)
-	state.SnapshotObservations.Delete(tx, s.ID)
 }

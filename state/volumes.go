@@ -117,6 +117,34 @@ func PutSnapshot(tx *Tx, s cloud.Snapshot) {
 	poke(tx, s.Node)
 }
 
+// CompleteSnapshot says what a pending snapshot holds. Those that were taken after
+// it build on that.
+func CompleteSnapshot(tx *Tx, s cloud.Snapshot, content cloud.Content, now time.Time) cloud.Snapshot {
+	s.Content, s.CompletedAt, s.Base = &content, now, nil
+	PutSnapshot(tx, s)
+	SnapshotObservations.Delete(tx, s.ID)
+	var next []cloud.Snapshot
+	if s.Volume != "" {
+		for n := range SnapshotsByVolume.By(tx, s.Volume) {
+			if n.Parent == s.ID && n.State() == cloud.SnapshotPending {
+				next = append(next, *n)
+			}
+		}
+	}
+	for _, n := range next {
+		n.Base = &content
+		PutSnapshot(tx, n)
+	}
+	return s
+}
+
+// FailSnapshot says why a pending snapshot will never be complete.
+func FailSnapshot(tx *Tx, s cloud.Snapshot, why cloud.Reason) {
+	s.Failed, s.Base = why, nil
+	PutSnapshot(tx, s)
+	SnapshotObservations.Delete(tx, s.ID)
+}
+
 // ForgetSnapshot removes a snapshot. A node that takes it gives it up; the bytes
 // that nothing else holds are swept away later (LiveContents).
 func ForgetSnapshot(tx *Tx, s *cloud.Snapshot) {
@@ -132,7 +160,7 @@ func ForgetSnapshot(tx *Tx, s *cloud.Snapshot) {
 func LiveContents(r Reader) iter.Seq[cloud.Content] {
 	return func(yield func(cloud.Content) bool) {
 		for s := range Snapshots.All(r) {
-			if s.Content != nil && !yield(*s.Content) {
+			if s.Content != nil && !yield(*s.Content) || s.Base != nil && !yield(*s.Base) {
 				return
 			}
 		}
