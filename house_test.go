@@ -31,7 +31,7 @@ var doors = map[string]string{
 	"durable":  "",
 	"metadata": "cloud network",
 	"bundle":   "cloud",
-	"image":    "cloud",
+	"image":    "cloud durable",
 
 	"hypervisor":      "block network",
 	"hypervisor/qemu": "block hypervisor network",

@@ -58,7 +58,7 @@ func install(cmd *cobra.Command, name string) error {
 	if err != nil {
 		return err
 	}
-	recipe, err := image.Find(name)
+	recipe, err := image.FindRecipe(name)
 	if err != nil {
 		return err
 	}

@@ -43,7 +43,7 @@ func artifacts(t *testing.T, name string) Artifacts {
 	if a, ok := built.done[name]; ok {
 		return a
 	}
-	r, err := Find(name)
+	r, err := FindRecipe(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func TestBuildIsCached(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, _ := Find("tiny-pv")
+	r, _ := FindRecipe("tiny-pv")
 	var steps []string
 	var all sync.WaitGroup
 	for range 3 {
@@ -173,7 +173,7 @@ func TestBuildMendsDamage(t *testing.T) {
 	if err := os.Symlink(filepath.Join(built.dir, "packages"), filepath.Join(dir, "packages")); err != nil {
 		t.Fatal(err)
 	}
-	r, _ := Find("tiny-pv")
+	r, _ := FindRecipe("tiny-pv")
 	mended, err := Build(t.Context(), r, dir, Quiet)
 	if err != nil {
 		t.Fatal(err)
@@ -199,7 +199,7 @@ func brokenApt(t *testing.T, message string) {
 }
 
 func TestBuildWithoutApt(t *testing.T) {
-	r, _ := Find("tiny-pv")
+	r, _ := FindRecipe("tiny-pv")
 	t.Run("missing", func(t *testing.T) {
 		t.Setenv("PATH", t.TempDir())
 		_, err := Build(t.Context(), r, t.TempDir(), Quiet)
@@ -256,7 +256,7 @@ func TestResolveWithoutLists(t *testing.T) {
 }
 
 func TestBuildIsCancelled(t *testing.T) {
-	r, _ := Find("tiny-pv")
+	r, _ := FindRecipe("tiny-pv")
 	dir := t.TempDir()
 	unlock, err := lock(t.Context(), filepath.Join(dir, "lock"), func() {})
 	if err != nil {
@@ -274,10 +274,10 @@ func TestBuildIsCancelled(t *testing.T) {
 	}
 }
 
-func TestFindNamesWhatThereIs(t *testing.T) {
-	_, err := Find("huge")
+func TestFindRecipeNamesWhatThereIs(t *testing.T) {
+	_, err := FindRecipe("huge")
 	if err == nil || !strings.Contains(err.Error(), "tiny, tiny-pv") {
-		t.Errorf("Find(huge): %v, want the names there are", err)
+		t.Errorf("FindRecipe(huge): %v, want the names there are", err)
 	}
 }
 

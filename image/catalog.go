@@ -42,8 +42,8 @@ var Catalog = []Recipe{
 	},
 }
 
-// Find returns the recipe of that name; the error of an unknown name lists the known ones.
-func Find(name string) (Recipe, error) {
+// FindRecipe returns the recipe of that name; the error of an unknown one lists those there are.
+func FindRecipe(name string) (Recipe, error) {
 	var names []string
 	for _, r := range Catalog {
 		if r.Name == name {
@@ -51,5 +51,5 @@ func Find(name string) (Recipe, error) {
 		}
 		names = append(names, r.Name)
 	}
-	return Recipe{}, fmt.Errorf("no image %q in the catalogue; it has %s", name, strings.Join(names, ", "))
+	return Recipe{}, fmt.Errorf("no recipe %q in this program; it has %s", name, strings.Join(names, ", "))
 }
