@@ -24,6 +24,8 @@ package controller
 
 import (
 	"context"
+	"crypto/rand"
+	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -32,11 +34,12 @@ import (
 )
 
 // Options of the loops. All are required but Contents, without which nothing is
-// swept, and Deadlines and its fields.
+// swept, Rand, and Deadlines and its fields.
 type Options struct {
 	Store     *state.Store
 	Contents  Contents
 	Now       func() time.Time
+	Rand      io.Reader // of ids; unpredictable, crypto/rand by default
 	Log       *slog.Logger
 	Deadlines Deadlines
 }
@@ -65,6 +68,9 @@ func New(o Options) *Controller {
 	set(&o.Deadlines.Pending, time.Hour)
 	set(&o.Deadlines.Terminated, time.Hour)
 	set(&o.Deadlines.Image, 10*time.Minute)
+	if o.Rand == nil {
+		o.Rand = rand.Reader
+	}
 	if o.Contents == nil {
 		o.Contents = keepAll{}
 	}

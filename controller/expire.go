@@ -16,6 +16,9 @@ func (c *Controller) expire(ctx context.Context) error {
 	if err := c.expireImages(ctx); err != nil {
 		return fmt.Errorf("forget deregistered images: %w", err)
 	}
+	if err := c.expireTasks(ctx); err != nil {
+		return fmt.Errorf("forget finished tasks: %w", err)
+	}
 	return nil
 }
 
