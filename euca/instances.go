@@ -162,30 +162,9 @@ func consoleOutput(s *session) error {
 	return s.show(reply, func() {
 		s.out.WriteString(reply.get("instanceId") + "\n" + reply.get("timestamp") + "\n")
 		if !s.given("raw-console-output") {
-			output = []byte(harmless(string(output)))
+			output = []byte(visible(string(output), "\t\n\r")) // a guest has no power over the terminal
 		}
 		s.out.Write(output)
 		s.out.WriteByte('\n')
 	})
-}
-
-// harmless shows control characters as ^X, so that a guest has no power over the
-// terminal: all but those that only move to the next place or line.
-func harmless(text string) string {
-	var b strings.Builder
-	for _, r := range strings.ToValidUTF8(text, "?") {
-		switch {
-		case r == '\t' || r == '\n' || r == '\r':
-			b.WriteRune(r)
-		case r < ' ':
-			b.WriteString("^" + string(r+'@'))
-		case r == 0x7f:
-			b.WriteString("^?")
-		case r >= 0x80 && r < 0xa0: // control characters too, to some terminals
-			b.WriteString("?")
-		default:
-			b.WriteRune(r)
-		}
-	}
-	return b.String()
 }

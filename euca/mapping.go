@@ -23,7 +23,7 @@ func parseMapping(text string) (mapping, error) {
 	m := mapping{"DeviceName": device}
 	switch {
 	case strings.EqualFold(mapped, "none"):
-		m["NoDevice"] = "" // that it is there counts
+		m["NoDevice"] = "true"
 		return m, nil
 	case strings.HasPrefix(mapped, "ephemeral"):
 		m["VirtualName"] = mapped

@@ -11,6 +11,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -188,7 +189,8 @@ func (s *session) call(action string) (*element, error) {
 	return client.Call(s.ctx, action, s.params)
 }
 
-// line of an answer: fields separated by TABs.
+// line of an answer: fields separated by TABs. A control character of a field is
+// shown as ^X: it makes no further field or line, and has no power over a terminal.
 func (s *session) line(fields ...string) {
 	for i, f := range fields {
 		if i > 0 {
@@ -197,9 +199,28 @@ func (s *session) line(fields ...string) {
 		if f == "" {
 			f = s.nil
 		}
-		s.out.WriteString(f)
+		s.out.WriteString(visible(f, ""))
 	}
 	s.out.WriteByte('\n')
+}
+
+// visible text: its control characters as ^X, but for those that stay.
+func visible(text, stay string) string {
+	if text = strings.ToValidUTF8(text, "?"); !strings.ContainsFunc(text, unicode.IsControl) {
+		return text
+	}
+	var b strings.Builder
+	for _, r := range text {
+		switch {
+		case !unicode.IsControl(r) || strings.ContainsRune(stay, r):
+			b.WriteRune(r)
+		case r < 0x80:
+			b.WriteString("^" + string(r^'@')) // ^? for DEL
+		default:
+			b.WriteByte('?')
+		}
+	}
+	return b.String()
 }
 
 // show an answer: v as JSON, or what text prints of it.

@@ -28,7 +28,7 @@ func cloudCommands() []command {
 		},
 		{
 			name: "describe-account-attributes", short: "Show what the account may have",
-			takes: "[ATTRIBUTE...]", as: "AttributeName", filters: true,
+			takes: "[ATTRIBUTE...]", as: "AttributeName",
 			run: calling("DescribeAccountAttributes", printAccountAttributes),
 		},
 		{
