@@ -122,28 +122,6 @@ func TestHostName(t *testing.T) {
 	}
 }
 
-func TestImage(t *testing.T) {
-	i := Image{ID: "emi-00000001", Account: "1", LaunchableBy: []AccountID{"2"}}
-	for account, want := range map[AccountID]bool{"1": true, "2": true, "3": false} {
-		if i.LaunchableFor(account) != want {
-			t.Errorf("account %s: %t", account, !want)
-		}
-	}
-	i.Public = true
-	if !i.LaunchableFor("3") || i.State() != ImageAvailable {
-		t.Errorf("%+v", i)
-	}
-	i.Deregistered = time.Unix(1, 0)
-	if i.State() != ImageDeregistered {
-		t.Error("available after it was deregistered")
-	}
-	for kind, prefix := range map[ImageKind]string{MachineImage: "emi", KernelImage: "eki", RamdiskImage: "eri"} {
-		if kind.Prefix() != prefix {
-			t.Errorf("%s: %s", kind, kind.Prefix())
-		}
-	}
-}
-
 func TestZones(t *testing.T) {
 	if got := fmt.Sprint(Zones([]Node{{Zone: "z2"}, {Zone: "z1"}, {Zone: "z2"}})); got != "[z1 z2]" {
 		t.Error(got)

@@ -4,7 +4,7 @@ package ec2
 // once; docs/adding-an-action.md says how a line comes to be.
 var actions = table(
 	// instances
-	named("RunInstances", preparing(checkRun, runInstances)).on("instance").tags("instance").repeats(ranBefore),
+	named("RunInstances", preparing(checkRun, runInstances)).on("instance").tags("instance", "volume").repeats(ranBefore),
 	named("DescribeInstances", reading(describeInstances)).on("instance").chooses(instanceKind.names()).pages5(1000),
 	named("DescribeInstanceStatus", reading(describeStatus)).on("instance").chooses(statusKind.names()).pages5(1000),
 	named("DescribeInstanceAttribute", reading(describeInstanceAttribute)).on("instance"),
@@ -15,9 +15,18 @@ var actions = table(
 	named("GetConsoleOutput", reading(getConsoleOutput)).on("instance"),
 
 	// images
-	named("RegisterImage", preparing(readBundle, registerImage)).on("image").tags("image"),
+	named("RegisterImage", preparing(prepareRegister, registerImage)).on("image").tags("image"),
 	named("DeregisterImage", writing(deregisterImage)).on("image"),
 	named("DescribeImages", reading(describeImages)).on("image").chooses(imageKind.names()).pages1(1000),
+	named("DescribeImageAttribute", reading(describeImageAttribute)).on("image"),
+	named("ModifyImageAttribute", writing(modifyImageAttribute)).on("image"),
+	named("ResetImageAttribute", writing(resetImageAttribute)).on("image"),
+	named("EnableImageDeprecation", writing(enableDeprecation)).on("image"),
+	named("DisableImageDeprecation", writing(disableDeprecation)).on("image"),
+	named("EnableImage", writing(enableImage)).on("image"),
+	named("DisableImage", writing(disableImage)).on("image"),
+	named("EnableImageDeregistrationProtection", writing(enableProtection)).on("image"),
+	named("DisableImageDeregistrationProtection", writing(disableProtection)).on("image"),
 
 	// keys, groups, tags
 	named("CreateKeyPair", preparing(makeKey, createKeyPair)).on("key-pair").tags("key-pair"),

@@ -1,29 +1,34 @@
 package ec2
 
 import (
+	"slices"
+
 	"mallee/cloud"
 	"mallee/state"
 	"mallee/wire"
 )
 
-// imageName is the kind of the guards that make a name unique among an
-// account's images.
-const imageName = "image-name"
-
-func imageNameGuard(account cloud.AccountID, name string) string {
-	return string(account) + "/" + name
-}
-
 type deregisterImageInput struct {
 	common
 	ImageID                   string `wire:"ImageId,required"`
-	DeleteAssociatedSnapshots bool   // there are none
+	DeleteAssociatedSnapshots bool
+}
+
+type deregisterImageReply struct {
+	Return    bool               `xml:"return"`
+	Snapshots *[]deletedSnapshot `xml:"deleteSnapshotResultSet>item"`
+}
+
+// deletedSnapshot says what became of a snapshot that was to be deleted.
+type deletedSnapshot struct {
+	ID   string `xml:"snapshotId"`
+	Code string `xml:"returnCode"`
 }
 
 // deregisterImage hides an image, whose instances live on, and gives its name
 // back. Once more removes the record, unless an instance still refers to it. The
-// bundle stays where it is.
-func deregisterImage(c *call, in *deregisterImageInput) (*reply, error) {
+// bundle stays where it is, and so do the snapshots, unless they are to go.
+func deregisterImage(c *call, in *deregisterImageInput) (*deregisterImageReply, error) {
 	i, err := c.ownImage(in.ImageID)
 	if err != nil {
 		return nil, err
@@ -31,21 +36,63 @@ func deregisterImage(c *call, in *deregisterImageInput) (*reply, error) {
 	if err := c.may(c.arn(i.Account, "image", string(i.ID))); err != nil {
 		return nil, err
 	}
-	if i.State() == cloud.ImageDeregistered {
-		return c.removeImage(i)
+	out := &deregisterImageReply{Return: true}
+	if !i.Deregistered.IsZero() {
+		return out, c.removeImage(i)
+	}
+	if i.Protects(c.Now()) {
+		return nil, wire.Errorf("OperationNotPermitted", "The image %s is protected from deregistration: DisableImageDeregistrationProtection takes the protection off%s", i.ID, cooldown(i))
+	}
+	if in.DeleteAssociatedSnapshots {
+		deleted, err := c.deleteSnapshotsOf(i)
+		if err != nil {
+			return nil, err
+		}
+		out.Snapshots = &deleted
 	}
 	gone := *i
 	gone.Deregistered = c.Now()
-	state.Images.Put(c.tx, gone)
-	c.tx.Release(imageName, imageNameGuard(i.Account, i.Name))
-	return accepted()
+	state.Withdraw(c.tx, &gone)
+	return out, nil
 }
 
-func (c *call) removeImage(i *cloud.Image) (*reply, error) {
+// cooldown tells until when an image is protected yet.
+func cooldown(i *cloud.Image) string {
+	if i.Protection != "" || i.ProtectedUntil.IsZero() {
+		return ""
+	}
+	return ", and did so; its cooldown ends at " + timestamp(i.ProtectedUntil)
+}
+
+func (c *call) removeImage(i *cloud.Image) error {
 	for range state.InstancesByImage.By(c.read, i.ID) {
-		return nil, wire.Errorf("InvalidAMIID.Unavailable", "The image ID '%s' is no longer available", i.ID)
+		return wire.Errorf("InvalidAMIID.Unavailable", "The image ID '%s' is no longer available", i.ID)
 	}
 	state.Images.Delete(c.tx, i.ID)
 	state.TagSets.Delete(c.tx, string(i.ID))
-	return accepted()
+	return nil
+}
+
+// deleteSnapshotsOf an image that is being deregistered: those of its account
+// that no other image needs.
+func (c *call) deleteSnapshotsOf(i *cloud.Image) ([]deletedSnapshot, error) {
+	deleted := []deletedSnapshot{}
+	for _, id := range i.Snapshots() {
+		s, _, ok := state.Snapshots.Get(c.read, id)
+		if !ok {
+			continue
+		}
+		others := func(o *cloud.Image) bool { return o.ID != i.ID }
+		code := "success"
+		switch {
+		case s.Account != i.Account || c.IAM.Authorize(c.principal, "ec2:DeleteSnapshot", c.arn(s.Account, "snapshot", string(id))) != nil:
+			code = "missing-permissions"
+		case slices.ContainsFunc(slices.Collect(firsts(state.ImagesBySnapshot.By(c.read, id))), others):
+			code = "skipped"
+		default:
+			state.ForgetSnapshot(c.tx, s)
+		}
+		deleted = append(deleted, deletedSnapshot{string(id), code})
+	}
+	return deleted, nil
 }

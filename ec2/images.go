@@ -3,7 +3,6 @@ package ec2
 import (
 	"iter"
 	"slices"
-	"strconv"
 	"strings"
 
 	"mallee/cloud"
@@ -45,6 +44,14 @@ func (c *call) ownImage(id string) (*cloud.Image, error) {
 	return i, nil
 }
 
+// imageState of an image, and why it is failed.
+func (c *call) imageState(i *cloud.Image) (cloud.ImageState, cloud.Reason) {
+	return i.State(func(id cloud.SnapshotID) (*cloud.Snapshot, bool) {
+		s, _, ok := state.Snapshots.Get(c.read, id)
+		return s, ok
+	})
+}
+
 // launchable finds an image of a kind that the caller may start instances from.
 func (c *call) launchable(id string, kind cloud.ImageKind) (*cloud.Image, error) {
 	i, err := c.image(id, kind.Prefix())
@@ -54,10 +61,21 @@ func (c *call) launchable(id string, kind cloud.ImageKind) (*cloud.Image, error)
 	if !i.LaunchableFor(c.account()) {
 		return nil, wire.Errorf("AuthFailure", "Not authorized for images: [%s]", i.ID)
 	}
-	if i.State() != cloud.ImageAvailable {
-		return nil, wire.Errorf("InvalidAMIID.Unavailable", "The image ID '%s' is no longer available", i.ID)
+	return i, c.available(i)
+}
+
+// available refuses an image that nothing can be launched from.
+func (c *call) available(i *cloud.Image) error {
+	switch at, why := c.imageState(i); at {
+	case cloud.ImageAvailable:
+		return nil
+	case cloud.ImageDeregistered:
+		return wire.Errorf("InvalidAMIID.Unavailable", "The image ID '%s' is no longer available", i.ID)
+	case cloud.ImageFailed:
+		return wire.Errorf("InvalidAMIID.Unavailable", "The image ID '%s' is not available: %s", i.ID, why.Message)
+	default:
+		return wire.Errorf("InvalidAMIID.Unavailable", "The image ID '%s' is not available: it is %s", i.ID, at)
 	}
-	return i, nil
 }
 
 type describeImagesInput struct {
@@ -66,89 +84,13 @@ type describeImagesInput struct {
 	ImageID           []string `wire:"ImageId,max=1000"`
 	Owner             []string `wire:"Owner,max=1000"`
 	ExecutableBy      []string `wire:"ExecutableBy,max=1000"`
-	IncludeDeprecated bool     // no image is
-	IncludeDisabled   bool     // no image is
+	IncludeDeprecated bool
+	IncludeDisabled   bool
 }
 
 type describeImagesReply struct {
 	Images    []imageReply `xml:"imagesSet>item"`
 	NextToken string       `xml:"nextToken,omitempty"`
-}
-
-type imageReply struct {
-	ID              string         `xml:"imageId"`
-	Location        string         `xml:"imageLocation"`
-	State           string         `xml:"imageState"`
-	Owner           string         `xml:"imageOwnerId"`
-	OwnerAlias      string         `xml:"imageOwnerAlias,omitempty"`
-	Public          bool           `xml:"isPublic"`
-	ProductCodes    []string       `xml:"productCodes>item"`
-	Architecture    string         `xml:"architecture"`
-	Type            string         `xml:"imageType"`
-	Kernel          string         `xml:"kernelId,omitempty"`
-	Ramdisk         string         `xml:"ramdiskId,omitempty"`
-	Platform        string         `xml:"platform,omitempty"`
-	PlatformDetails string         `xml:"platformDetails"`
-	UsageOperation  string         `xml:"usageOperation"`
-	CreationDate    *wire.Time     `xml:"creationDate"`
-	Name            string         `xml:"name"`
-	Description     string         `xml:"description,omitempty"`
-	RootDeviceType  string         `xml:"rootDeviceType"`
-	RootDevice      string         `xml:"rootDeviceName,omitempty"`
-	Mappings        []mappingReply `xml:"blockDeviceMapping>item"`
-	Virtualization  string         `xml:"virtualizationType,omitempty"`
-	Tags            []tag          `xml:"tagSet>item"`
-	Hypervisor      string         `xml:"hypervisor"`
-}
-
-type mappingReply struct {
-	Device      string  `xml:"deviceName"`
-	VirtualName string  `xml:"virtualName,omitempty"`
-	NoDevice    *string `xml:"noDevice"`
-}
-
-const (
-	instanceStore = "instance-store" // the root device type, until volumes are there
-	hypervisor    = "xen"            // what EC2 says of every machine; clients know no other word but ovm
-)
-
-var imageKind = kind[*cloud.Image]{
-	key:  func(i *cloud.Image) string { return string(i.ID) },
-	tags: func(c *call, i *cloud.Image) map[string]string { return c.tagsOf(string(i.ID)) },
-	fields: fields[*cloud.Image]{
-		"architecture":                               text(func(i *cloud.Image) string { return i.Architecture }),
-		"block-device-mapping.device-name":           imageDevices,
-		"block-device-mapping.delete-on-termination": fixed[*cloud.Image](""), // of volumes, which no image has yet
-		"block-device-mapping.snapshot-id":           fixed[*cloud.Image](""),
-		"block-device-mapping.volume-size":           fixed[*cloud.Image](""),
-		"block-device-mapping.volume-type":           fixed[*cloud.Image](""),
-		"creation-date":                              text(func(i *cloud.Image) string { return timestamp(i.CreatedAt) }),
-		"description":                                text(func(i *cloud.Image) string { return i.Description }),
-		"hypervisor":                                 fixed[*cloud.Image](hypervisor),
-		"image-id":                                   text(func(i *cloud.Image) string { return string(i.ID) }),
-		"image-type":                                 text(func(i *cloud.Image) string { return string(i.Kind) }),
-		"is-public":                                  text(func(i *cloud.Image) string { return strconv.FormatBool(i.Public) }),
-		"kernel-id":                                  text(func(i *cloud.Image) string { return string(i.Kernel) }),
-		"manifest-location":                          text(func(i *cloud.Image) string { return i.Location }),
-		"name":                                       text(func(i *cloud.Image) string { return i.Name }),
-		"owner-alias":                                func(c *call, i *cloud.Image) []string { return one(c.alias(i.Account)) },
-		"owner-id":                                   text(func(i *cloud.Image) string { return string(i.Account) }),
-		"platform":                                   text(func(i *cloud.Image) string { return i.Platform }),
-		"product-code":                               fixed[*cloud.Image](""),
-		"ramdisk-id":                                 text(func(i *cloud.Image) string { return string(i.Ramdisk) }),
-		"root-device-name":                           text(func(i *cloud.Image) string { return i.RootDevice }),
-		"root-device-type":                           fixed[*cloud.Image](instanceStore),
-		"state":                                      text(func(i *cloud.Image) string { return string(i.State()) }),
-		"virtualization-type":                        text(func(i *cloud.Image) string { return string(i.Virtualization) }),
-	},
-}
-
-func imageDevices(_ *call, i *cloud.Image) []string {
-	var names []string
-	for _, m := range i.Mappings {
-		names = append(names, m.Device)
-	}
-	return names
 }
 
 func describeImages(c *call, in *describeImagesInput) (*describeImagesReply, error) {
@@ -168,8 +110,9 @@ func describeImages(c *call, in *describeImagesInput) (*describeImagesReply, err
 }
 
 // imageCandidates are the images that the caller may see and that ids, owners
-// and the right to run them choose. A deregistered one is shown to nobody but
-// who runs the cloud and asks for it.
+// and the right to run them choose. One that is named is shown whatever its
+// state, but for a deregistered one, which is shown to nobody but who runs the
+// cloud and asks for it.
 func (c *call) imageCandidates(in *describeImagesInput) (iter.Seq[*cloud.Image], error) {
 	ids, everybody := c.everybody(in.ImageID)
 	images := c.imagesOwned(in.Owner)
@@ -182,12 +125,25 @@ func (c *call) imageCandidates(in *describeImagesInput) (iter.Seq[*cloud.Image],
 	}
 	return func(yield func(*cloud.Image) bool) {
 		for i := range images {
-			shown := everybody || len(ids) > 0 || i.LaunchableFor(c.account()) && i.State() == cloud.ImageAvailable
+			shown := everybody || len(ids) > 0 || c.lists(i, in)
 			if shown && c.ownedByAny(i, in.Owner) && c.executableByAny(i, in.ExecutableBy) && !yield(i) {
 				return
 			}
 		}
 	}, nil
+}
+
+// lists says whether an image is shown that wasn't asked for by its id: a
+// deprecated one is still shown to its owner, a disabled one to nobody, unless
+// they are to be included.
+func (c *call) lists(i *cloud.Image, in *describeImagesInput) bool {
+	switch {
+	case !i.LaunchableFor(c.account()) || !i.Deregistered.IsZero():
+		return false
+	case i.Disabled && !in.IncludeDisabled:
+		return false
+	}
+	return in.IncludeDeprecated || i.Account == c.account() || !i.Deprecated(c.Now())
 }
 
 // imagesOwned has all images that any of the owners can have, and perhaps more:
@@ -213,7 +169,7 @@ func (c *call) imagesNamed(ids []string) ([]*cloud.Image, error) {
 			return nil, malformed("InvalidAMIID", id, cloud.PrefixMachineImage)
 		}
 		i, _, ok := state.Images.Get(c.read, cloud.ImageID(parsed))
-		if ok && c.sees(i) && (i.State() == cloud.ImageAvailable || c.principal.System) {
+		if ok && c.sees(i) && (i.Deregistered.IsZero() || c.principal.System) {
 			found = append(found, i)
 		} else {
 			missing = append(missing, parsed)
@@ -256,25 +212,4 @@ func (c *call) alias(id cloud.AccountID) string {
 		return ""
 	}
 	return a.Alias
-}
-
-func (c *call) imageReply(i *cloud.Image) imageReply {
-	r := imageReply{
-		ID: string(i.ID), Location: i.Location, State: string(i.State()), Owner: string(i.Account), OwnerAlias: c.alias(i.Account),
-		Public: i.Public, Architecture: i.Architecture, Type: string(i.Kind), Kernel: string(i.Kernel), Ramdisk: string(i.Ramdisk),
-		Platform: i.Platform, PlatformDetails: "Linux/UNIX", UsageOperation: "RunInstances", CreationDate: wire.At(i.CreatedAt),
-		Name: i.Name, Description: i.Description, RootDeviceType: instanceStore, RootDevice: i.RootDevice,
-		Virtualization: string(i.Virtualization), Tags: c.tagSet(string(i.ID)), Hypervisor: hypervisor,
-	}
-	if i.Platform == windows {
-		r.PlatformDetails = "Windows"
-	}
-	for _, m := range i.Mappings {
-		item := mappingReply{Device: m.Device, VirtualName: m.VirtualName}
-		if m.NoDevice {
-			item.NoDevice = new(string)
-		}
-		r.Mappings = append(r.Mappings, item)
-	}
-	return r
 }

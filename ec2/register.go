@@ -1,12 +1,12 @@
 package ec2
 
 import (
+	"cmp"
 	"crypto/rsa"
 	"encoding/hex"
 	"errors"
 	"io/fs"
 	"regexp"
-	"strconv"
 	"strings"
 
 	"mallee/bundle"
@@ -23,18 +23,23 @@ type registerImageInput struct {
 	Name               string `wire:"Name"`
 	Description        string `wire:"Description,max=255"`
 	ImageLocation      string `wire:"ImageLocation,max=1024"`
-	Architecture       string `wire:"Architecture"`
+	Architecture       string `wire:"Architecture,enum=i386|x86_64|arm64"`
 	VirtualizationType string `wire:"VirtualizationType,enum=hvm|paravirtual"`
 	KernelID           string `wire:"KernelId"`
 	RamdiskID          string `wire:"RamdiskId"`
 	Platform           string `wire:"Platform,enum=linux|windows"` // Eucalyptus's
 	RootDeviceName     string `wire:"RootDeviceName"`
 	BlockDeviceMapping []blockDevice
-	BootMode           string
+	BootMode           string `wire:"BootMode,enum=legacy-bios|uefi|uefi-preferred"`
 	EnaSupport         bool
-	SriovNetSupport    string
+	SriovNetSupport    string `wire:"SriovNetSupport,enum=simple"`
+	ImdsSupport        string `wire:"ImdsSupport,enum=v2.0"`
+	TpmSupport         string
+	UefiData           string
+	BillingProduct     []string `wire:"BillingProduct,max=1000"`
 
-	bundle *foundBundle // what prepare found
+	mappings []cloud.MappingRequest // of BlockDeviceMapping
+	bundle   *foundBundle           // what prepare found; nil for an EBS-backed image
 }
 
 // foundBundle is a manifest that was read and may be registered.
@@ -49,80 +54,111 @@ type registerImageReply struct {
 	ImageID string `xml:"imageId"`
 }
 
-// readBundle is the step before the transaction: all that takes Walrus and
+// prepareRegister is the step before the transaction: all that takes Walrus and
 // cryptography.
-func readBundle(c *call, in *registerImageInput) error {
+func prepareRegister(c *call, in *registerImageInput) error {
 	if err := c.may(c.arn(c.account(), "image", "*")); err != nil {
 		return err
 	}
 	if err := in.check(); err != nil {
 		return err
 	}
+	if in.ImageLocation == "" {
+		return nil
+	}
 	bucket, key, err := in.where()
 	if err != nil {
 		return err
 	}
+	in.bundle, err = c.findBundle(bucket, key)
+	return err
+}
+
+// findBundle reads and verifies the manifest of a bundle that is to be
+// registered.
+func (c *call) findBundle(bucket, key string) (*foundBundle, error) {
+	location := bucket + "/" + key
 	text, err := c.readManifest(bucket, key)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	m, err := bundle.ParseManifest(text)
 	if err != nil {
-		return wire.Errorf("InvalidManifest", "The manifest at %s can't be registered: %v", in.ImageLocation, err)
+		return nil, wire.Errorf("InvalidManifest", "The manifest at %s can't be registered: %v", location, err)
 	}
-	if err := c.verify(in.ImageLocation, m); err != nil {
-		return err
+	if err := c.verify(location, m); err != nil {
+		return nil, err
 	}
 	kind, err := m.Kind(key)
 	if err != nil {
-		return wire.Errorf("InvalidManifest", "The manifest at %s can't be registered: %v", in.ImageLocation, err)
+		return nil, wire.Errorf("InvalidManifest", "The manifest at %s can't be registered: %v", location, err)
 	}
-	in.bundle = &foundBundle{bucket + "/" + key, m, bundle.Pin(text), cloud.ImageKind(kind)}
-	return nil
+	return &foundBundle{location, m, bundle.Pin(text), cloud.ImageKind(kind)}, nil
 }
 
 // nameForm is EC2's of an image's name.
 var nameForm = regexp.MustCompile(`^[A-Za-z0-9 ()\[\]./\-'@_]{3,128}$`)
 
-// check what the request alone shows.
-func (in *registerImageInput) check() error {
-	if in.Name == "" {
+// checkImageName holds a new image's name to EC2's form.
+func checkImageName(name string) error {
+	if name == "" {
 		return wire.MissingParameter("Name")
 	}
-	if !nameForm.MatchString(in.Name) {
-		return wire.Errorf("InvalidAMIName.Malformed", "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, spaces and ( ) [ ] . / - ' @ _: '%s' is not one", wire.Shorten(in.Name))
+	if !nameForm.MatchString(name) {
+		return malformedName(name)
 	}
-	if strings.ContainsFunc(in.Description, unprintable) {
-		return wire.InvalidParameterValue("Description", in.Description, "Control characters are not allowed.")
+	return nil
+}
+
+func malformedName(name string) error {
+	return wire.Errorf("InvalidAMIName.Malformed", "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, spaces and ( ) [ ] . / - ' @ _: '%s' is not one", wire.Shorten(name))
+}
+
+// checkDescription of an image; its length is in the parameter's tag.
+func checkDescription(name, text string) error {
+	if strings.ContainsFunc(text, unprintable) {
+		return wire.InvalidParameterValue(name, text, "Control characters are not allowed.")
 	}
-	switch in.Architecture {
-	case "", "i386", "x86_64":
-	default:
-		return wire.InvalidParameterValue("Architecture", in.Architecture, "Expecting one of i386, x86_64.")
-	}
+	return nil
+}
+
+// check what the request alone shows.
+func (in *registerImageInput) check() (err error) {
 	if in.Platform == windows && in.VirtualizationType == string(cloud.Paravirtual) {
 		return wire.InvalidParameterCombination("The Platform windows needs the VirtualizationType hvm")
 	}
-	return firstError(
-		only("BootMode", in.BootMode, "", "legacy-bios"),
-		only("EnaSupport", strconv.FormatBool(in.EnaSupport), "false"),
-		only("SriovNetSupport", in.SriovNetSupport, ""),
-		in.checkDevices(),
-	)
-}
-
-func (in *registerImageInput) checkDevices() error {
-	if in.RootDeviceName != "" && !deviceForm.MatchString(in.RootDeviceName) {
+	if in.RootDeviceName != "" && !cloud.IsDevice(in.RootDeviceName) {
 		return wire.InvalidParameterValue("RootDeviceName", in.RootDeviceName, "Expecting a device such as /dev/sda1.")
 	}
-	return checkMappings(in.BlockDeviceMapping)
+	err = firstError(
+		checkImageName(in.Name),
+		checkDescription("Description", in.Description),
+		never("TpmSupport", in.TpmSupport, "machines have no trusted platform module"),
+		never("UefiData", in.UefiData, "machines keep no variables of their firmware"),
+		never("BillingProduct", strings.Join(in.BillingProduct, ", "), "nothing is billed here"),
+		in.checkBootMode(),
+	)
+	if err != nil {
+		return err
+	}
+	in.mappings, err = mappingRequests(in.BlockDeviceMapping)
+	return err
+}
+
+// checkBootMode against what it excludes.
+func (in *registerImageInput) checkBootMode() error {
+	switch {
+	case in.BootMode == "":
+	case in.VirtualizationType == string(cloud.Paravirtual):
+		return wire.InvalidParameterCombination("BootMode can't be used with VirtualizationType paravirtual, whose images boot without firmware")
+	case in.BootMode == string(cloud.LegacyBIOS) && in.Architecture == "arm64":
+		return wire.InvalidParameterCombination("The BootMode legacy-bios can't be used with Architecture arm64, which boots by UEFI")
+	}
+	return nil
 }
 
 // where the manifest is: bucket/key, with or without a leading slash.
 func (in *registerImageInput) where() (bucket, key string, err error) {
-	if in.ImageLocation == "" {
-		return "", "", wire.Errorf("MissingParameter", "The request must contain the parameter ImageLocation: images are registered from a manifest in the object store (snapshots are not served yet)")
-	}
 	bucket, key, _ = strings.Cut(strings.TrimPrefix(in.ImageLocation, "/"), "/")
 	if len(bucket) < 2 || key == "" || strings.ContainsFunc(in.ImageLocation, unprintable) {
 		return "", "", wire.InvalidParameterValue("ImageLocation", in.ImageLocation, "Expecting the bucket and key of a manifest, such as bucket/image.manifest.xml.")
@@ -189,35 +225,47 @@ func registerImage(c *call, in *registerImageInput) (*registerImageReply, error)
 	if err != nil {
 		return nil, err
 	}
-	guard := imageNameGuard(i.Account, i.Name)
-	if holder := state.Owner(c.tx, imageName, guard); holder != "" {
-		return nil, wire.Errorf("InvalidAMIName.Duplicate", "AMI name %s is already in use by AMI %s", i.Name, holder)
-	}
-	if err := c.tx.Claim(imageName, guard, string(i.ID)); err != nil {
+	if err := c.enroll(i); err != nil {
 		return nil, err
 	}
-	state.Images.Put(c.tx, *i)
 	return &registerImageReply{string(i.ID)}, c.tagNew("image", string(i.ID))
 }
 
+// enroll puts a new image into the state, if its name is free.
+func (c *call) enroll(i *cloud.Image) error {
+	err := state.Enroll(c.tx, i)
+	var taken *state.TakenError
+	if errors.As(err, &taken) {
+		return wire.Errorf("InvalidAMIName.Duplicate", "AMI name %s is already in use by AMI %s", i.Name, taken.Owner)
+	}
+	return err
+}
+
 func (c *call) newImage(in *registerImageInput) (*cloud.Image, error) {
-	b := in.bundle
-	id, err := c.newID(b.kind.Prefix(), has(c.tx, state.Images))
+	kind := cloud.MachineImage
+	if in.bundle != nil {
+		kind = in.bundle.kind
+	}
+	id, err := c.newID(kind.Prefix(), has(c.tx, state.Images))
 	if err != nil {
 		return nil, err
 	}
-	i := &cloud.Image{
-		ID: cloud.ImageID(id), Account: c.account(), Kind: b.kind, Name: in.Name, Description: in.Description,
-		Location: b.location, ManifestDigest: b.pin, Digest: hex.EncodeToString(b.manifest.Digest[:]), Size: b.manifest.Size,
-		CreatedAt: c.Now(),
+	i := &cloud.Image{ID: cloud.ImageID(id), Account: c.account(), Kind: kind, Name: in.Name, Description: in.Description, CreatedAt: c.Now()}
+	if in.bundle == nil {
+		return i, c.backedMachine(in, i)
 	}
+	b := in.bundle
+	i.Location, i.ManifestDigest, i.Digest, i.Size = b.location, b.pin, hex.EncodeToString(b.manifest.Digest[:]), b.manifest.Size
 	if i.Architecture, err = in.architecture(); err != nil {
 		return nil, err
 	}
-	if b.kind != cloud.MachineImage {
+	if kind != cloud.MachineImage {
 		return i, c.checkBootImage(in)
 	}
-	return i, c.machine(in, i)
+	if i.ProductCodes, err = in.productCodes(); err != nil {
+		return nil, err
+	}
+	return i, c.storedMachine(in, i)
 }
 
 func (in *registerImageInput) architecture() (string, error) {
@@ -226,10 +274,10 @@ func (in *registerImageInput) architecture() (string, error) {
 		return in.Architecture, nil
 	case a == "":
 		return "x86_64", nil
-	case a == "i386" || a == "x86_64":
+	case a == "i386" || a == "x86_64" || a == "arm64":
 		return a, nil
 	default:
-		return "", wire.Errorf("InvalidManifest", "The manifest at %s is of architecture %s, and this cloud runs i386 and x86_64", in.ImageLocation, a)
+		return "", wire.Errorf("InvalidManifest", "The manifest at %s is of architecture %s, and images are of i386, x86_64 or arm64", in.ImageLocation, wire.Shorten(a))
 	}
 }
 
@@ -240,14 +288,15 @@ func (c *call) checkBootImage(in *registerImageInput) error {
 	if !c.principal.System {
 		return wire.Errorf("UnauthorizedOperation", "Only administrators can register %s images.", kind)
 	}
-	if in.VirtualizationType == string(cloud.HVM) || in.KernelID != "" || in.RamdiskID != "" || len(in.BlockDeviceMapping) > 0 {
-		return wire.InvalidParameterCombination("The bundle at %s is a %s: VirtualizationType, KernelId, RamdiskId and BlockDeviceMapping are of machine images", in.ImageLocation, kind)
+	if in.VirtualizationType == string(cloud.HVM) || in.KernelID != "" || in.RamdiskID != "" || len(in.BlockDeviceMapping) > 0 || in.BootMode != "" {
+		return wire.InvalidParameterCombination("The bundle at %s is a %s: VirtualizationType, KernelId, RamdiskId, BlockDeviceMapping and BootMode are of machine images", in.ImageLocation, kind)
 	}
 	return nil
 }
 
-// machine fills in what only machine images have.
-func (c *call) machine(in *registerImageInput, i *cloud.Image) error {
+// storedMachine fills in what only machine images have, for an instance-store
+// one.
+func (c *call) storedMachine(in *registerImageInput, i *cloud.Image) (err error) {
 	i.Virtualization = cloud.Paravirtual
 	if in.VirtualizationType != "" {
 		i.Virtualization = cloud.Virtualization(in.VirtualizationType)
@@ -255,21 +304,77 @@ func (c *call) machine(in *registerImageInput, i *cloud.Image) error {
 	if in.isWindows() {
 		i.Platform, i.Virtualization = windows, cloud.HVM
 	}
-	if err := checkEphemeral(in.BlockDeviceMapping, i.Virtualization, in.ImageLocation); err != nil {
-		return err
-	}
-	i.Mappings = mappings(in.BlockDeviceMapping)
 	i.RootDevice = in.RootDeviceName
 	if i.RootDevice == "" {
-		i.RootDevice = map[cloud.Virtualization]string{cloud.HVM: "/dev/sda", cloud.Paravirtual: "/dev/sda1"}[i.Virtualization]
+		i.RootDevice = map[cloud.Virtualization]string{cloud.HVM: cloud.HVMRoot, cloud.Paravirtual: cloud.PVRoot}[i.Virtualization]
+	}
+	if i.Mappings, err = cloud.RegisterMappings(i, in.mappings, c.completedSnapshot); err != nil {
+		return err
+	}
+	if i.Root() != nil {
+		return wire.InvalidParameterCombination("The image is registered from the manifest at %s or from the snapshot %s of its root device, not both", in.ImageLocation, i.Root().Snapshot)
 	}
 	if i.Virtualization == cloud.HVM {
+		in.firmware(i)
 		return in.refuseBootPair()
+	}
+	if in.BootMode != "" {
+		return wire.InvalidParameterCombination("BootMode can't be used with a paravirtual image, which boots without firmware")
 	}
 	if err := in.refuseWholeDisk(); err != nil {
 		return err
 	}
 	return c.bootPair(in, i)
+}
+
+// backedMachine fills in an EBS-backed image, which is always HVM.
+func (c *call) backedMachine(in *registerImageInput, i *cloud.Image) (err error) {
+	if in.VirtualizationType == string(cloud.Paravirtual) {
+		return wire.InvalidParameterCombination("An image that is registered from a snapshot boots by itself: its VirtualizationType is hvm, not paravirtual; a paravirtual one needs an ImageLocation")
+	}
+	i.Virtualization, i.Location = cloud.HVM, string(i.Account)+"/"+i.Name
+	i.Architecture = cmp.Or(in.Architecture, "x86_64")
+	i.RootDevice = cmp.Or(in.RootDeviceName, in.firstDevice(), cloud.HVMRoot)
+	if in.Platform == windows {
+		i.Platform = windows
+	}
+	if i.Mappings, err = cloud.RegisterMappings(i, in.mappings, c.completedSnapshot); err != nil {
+		return err
+	}
+	root := i.Root()
+	if root == nil {
+		return wire.Errorf("MissingParameter", "The request must contain the parameter ImageLocation, the manifest of a bundle, or a BlockDeviceMapping of the root device %s with a SnapshotId", i.RootDevice)
+	}
+	i.Size = int64(root.SizeGiB) << 30
+	in.firmware(i)
+	return in.refuseBootPair()
+}
+
+// firstDevice is the mapping's own name of the first disk.
+func (in *registerImageInput) firstDevice() string {
+	for _, m := range in.mappings {
+		if cloud.Slot(m.Device) == cloud.Slot(cloud.HVMRoot) {
+			return m.Device
+		}
+	}
+	return ""
+}
+
+// firmware fills in what an HVM image says to it, and of its drivers.
+func (in *registerImageInput) firmware(i *cloud.Image) {
+	i.BootMode, i.ENA, i.SRIOV, i.IMDS = cloud.BootMode(in.BootMode), in.EnaSupport, in.SriovNetSupport, in.ImdsSupport
+}
+
+// productCodes that the bundle's manifest says.
+func (in *registerImageInput) productCodes() ([]string, error) {
+	var codes []string
+	for _, code := range in.bundle.manifest.ProductCodes {
+		if !productCodeForm.MatchString(code) {
+			return nil, wire.Errorf("InvalidManifest", "The manifest at %s has the product code %s, which is none: they are letters, digits and hyphens", in.ImageLocation, wire.Shorten(code))
+		}
+		codes = addProductCode(codes, code)
+	}
+	return codes, nil
 }
 
 func (in *registerImageInput) isWindows() bool {

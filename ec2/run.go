@@ -3,7 +3,9 @@ package ec2
 import (
 	"encoding/base64"
 	"errors"
+	"slices"
 	"strconv"
+	"strings"
 
 	"mallee/cloud"
 	"mallee/state"
@@ -37,8 +39,10 @@ type runInput struct {
 	BlockDeviceMapping []blockDevice
 	unserved
 
-	least, most int    // MinCount and MaxCount, with their defaults
-	userData    []byte // decoded
+	least, most int                    // MinCount and MaxCount, with their defaults
+	userData    []byte                 // decoded
+	mappings    []cloud.MappingRequest // of BlockDeviceMapping
+	volumes     []cloud.Mapping        // that each instance gets, the image's included
 }
 
 type placementInput struct {
@@ -61,7 +65,7 @@ type unserved struct {
 	DisableApiTermination             bool
 	DisableApiStop                    bool
 	EnablePrimaryIpv6                 bool
-	InstanceInitiatedShutdownBehavior string
+	InstanceInitiatedShutdownBehavior string `wire:"InstanceInitiatedShutdownBehavior,enum=stop|terminate"`
 	HibernationOptions                struct{ Configured bool }
 	EnclaveOptions                    struct{ Enabled bool }
 	MetadataOptions                   struct {
@@ -102,7 +106,6 @@ func (in *runInput) check() error {
 		never("PrivateIpAddress", u.PrivateIPAddress, "addresses are chosen by the cloud"),
 		never("IamInstanceProfile.Arn", u.IamInstanceProfile.Arn, "there are no instance profiles yet"),
 		never("IamInstanceProfile.Name", u.IamInstanceProfile.Name, "there are no instance profiles yet"),
-		in.checkShutdown(),
 	)
 	if err != nil {
 		return err
@@ -110,19 +113,27 @@ func (in *runInput) check() error {
 	if p.PartitionNumber != nil {
 		return never("Placement.PartitionNumber", strconv.Itoa(*p.PartitionNumber), "there are no placement groups yet")
 	}
-	return firstError(in.checkCounts(), in.checkUserData(), checkMappings(in.BlockDeviceMapping))
+	if err := firstError(in.checkCounts(), in.checkUserData()); err != nil {
+		return err
+	}
+	in.mappings, err = mappingRequests(in.BlockDeviceMapping)
+	return err
 }
 
-// checkShutdown refuses to stop what has no root that could outlive the stop.
-func (in *runInput) checkShutdown() error {
-	switch behavior := in.InstanceInitiatedShutdownBehavior; behavior {
-	case "", string(cloud.ShutdownTerminate):
-		return nil
-	case string(cloud.ShutdownStop):
-		return wire.InvalidParameterCombination("InstanceInitiatedShutdownBehavior stop is for EBS-backed images; %s is instance-store backed: use terminate", wire.Shorten(in.ImageID))
-	default:
-		return wire.InvalidParameterValue("InstanceInitiatedShutdownBehavior", behavior, "Expecting one of stop, terminate.")
+// shutdown is what becomes of an instance that powers itself off: EC2's default
+// for what its image is. Nothing can be stopped that has no root that would
+// outlive the stop.
+func (in *runInput) shutdown(i *cloud.Image) (cloud.ShutdownBehavior, error) {
+	asked := cloud.ShutdownBehavior(in.InstanceInitiatedShutdownBehavior)
+	switch {
+	case asked == "" && i.Root() != nil:
+		return cloud.ShutdownStop, nil
+	case asked == "":
+		return cloud.ShutdownTerminate, nil
+	case asked == cloud.ShutdownStop && i.Root() == nil:
+		return "", wire.InvalidParameterCombination("InstanceInitiatedShutdownBehavior stop is for EBS-backed images; %s is instance-store backed: use terminate", i.ID)
 	}
+	return asked, nil
 }
 
 // checkCounts: a count that isn't given is the other one, and one instance
@@ -209,7 +220,7 @@ func (c *call) model(in *runInput) (*cloud.Instance, error) {
 	}
 	m := &cloud.Instance{
 		Account: c.account(), LaunchedAt: c.Now(), UserData: in.userData, ClientToken: in.ClientToken,
-		Shutdown: cloud.ShutdownTerminate, Wish: cloud.WishRunning, Wishes: 1, WishedAt: c.Now(),
+		Wish: cloud.WishRunning, Wishes: 1, WishedAt: c.Now(),
 	}
 	if err := c.modelImage(in, m); err != nil {
 		return nil, err
@@ -230,14 +241,29 @@ func (c *call) modelImage(in *runInput, m *cloud.Instance) error {
 	if err != nil {
 		return err
 	}
-	if err := c.may(c.arn(i.Account, "image", string(i.ID))); err != nil {
+	if err := firstError(c.may(c.arn(i.Account, "image", string(i.ID))), refuseMachine(i)); err != nil {
 		return err
 	}
 	m.Image, m.Architecture, m.Virtualization = i.Ref(), i.Architecture, i.Virtualization
-	m.Platform, m.RootDevice = i.Platform, i.RootDevice
-	if err := checkEphemeral(in.BlockDeviceMapping, i.Virtualization, string(i.ID)); err != nil {
+	m.Platform, m.RootDevice, m.EBS = i.Platform, i.RootDevice, i.Root() != nil
+	if m.Shutdown, err = in.shutdown(i); err != nil {
 		return err
 	}
+	devices, err := cloud.MergeMappings(i, in.mappings, c.completedSnapshot)
+	if err != nil {
+		return err
+	}
+	m.Mappings, in.volumes = splitVolumes(devices)
+	if err := c.modelBoot(in, i, m); err != nil {
+		return err
+	}
+	c.noteLaunch(i)
+	return nil
+}
+
+// modelBoot: a paravirtual image boots with a kernel and a ramdisk, any other by
+// itself.
+func (c *call) modelBoot(in *runInput, i *cloud.Image, m *cloud.Instance) (err error) {
 	if i.Virtualization == cloud.HVM {
 		return in.refuseBootPair(i)
 	}
@@ -246,6 +272,26 @@ func (c *call) modelImage(in *runInput, m *cloud.Instance) error {
 	}
 	m.Ramdisk, err = c.launchWith("RamdiskId", in.RamdiskID, i.Ramdisk, cloud.RamdiskImage)
 	return err
+}
+
+// refuseMachine that no node has: images of other machines can be registered, so
+// that they can be kept and moved on, but not launched.
+func refuseMachine(i *cloud.Image) error {
+	switch {
+	case !slices.Contains(architectures, i.Architecture):
+		return wire.InvalidParameterValue("ImageId", string(i.ID), "The image is of architecture %s, and the instance types of this cloud are of %s.", i.Architecture, strings.Join(architectures, ", "))
+	case i.BootMode == cloud.UEFI:
+		return wire.UnsupportedOperation("The image %s boots by uefi only, and the instance types of this cloud by legacy-bios", i.ID)
+	}
+	return nil
+}
+
+// noteLaunch of an image, for its owner.
+func (c *call) noteLaunch(i *cloud.Image) {
+	launched := *i
+	if launched.Launched(c.Now()) {
+		state.Images.Put(c.tx, launched)
+	}
 }
 
 func (in *runInput) refuseBootPair(i *cloud.Image) error {
@@ -267,7 +313,7 @@ func (c *call) launchWith(name, asked string, own cloud.ImageID, kind cloud.Imag
 		return &ref, c.may(c.arn(i.Account, "image", string(i.ID)))
 	}
 	i, _, ok := state.Images.Get(c.read, own)
-	if !ok || i.State() != cloud.ImageAvailable {
+	if !ok || c.available(i) != nil {
 		return nil, wire.Errorf("InvalidAMIID.NotFound", "The image id '[%s]' does not exist: it is the %s of the image; name another by %s", own, kind, name)
 	}
 	ref := i.Ref()
@@ -284,6 +330,12 @@ func (c *call) modelType(in *runInput, m *cloud.Instance) error {
 		return wire.Errorf("InvalidParameterValue", "Invalid value '%s' for InstanceType: DescribeInstanceTypes lists those there are", wire.Shorten(in.InstanceType))
 	}
 	m.Size = t.Size
+	if m.EBS {
+		if !slices.ContainsFunc(m.Mappings, func(m cloud.Mapping) bool { return m.VirtualName == cloud.Ephemeral0 }) {
+			m.Size.DiskGiB = 0 // it has no disk but its volumes
+		}
+		return nil
+	}
 	need := cloud.DiskNeeded(m.Virtualization, m.Image.Size)
 	if disk := int64(t.Size.DiskGiB) << 30; need > disk {
 		return wire.InvalidParameterCombination("The image %s (%d bytes, %d with what the cloud adds) is larger than the disk of instance type %s (%d bytes): choose a larger InstanceType",
@@ -350,5 +402,8 @@ func (c *call) launch(in *runInput, m *cloud.Instance, r cloud.ReservationID, in
 		return nil, err
 	}
 	state.Instances.Put(c.tx, i)
+	if err := c.makeVolumes(&i, in.volumes); err != nil {
+		return nil, err
+	}
 	return &i, c.tagNew("instance", id)
 }

@@ -64,7 +64,7 @@ var typeKind = kind[cloud.InstanceType]{
 		"network-info.maximum-network-interfaces": text(func(t cloud.InstanceType) string { return strconv.Itoa(t.NICs) }),
 		"processor-info.supported-architecture":   func(*call, cloud.InstanceType) []string { return architectures },
 		"supported-boot-mode":                     fixed[cloud.InstanceType]("legacy-bios"),
-		"supported-root-device-type":              fixed[cloud.InstanceType](instanceStore),
+		"supported-root-device-type":              func(*call, cloud.InstanceType) []string { return rootDeviceTypes },
 		"supported-usage-class":                   fixed[cloud.InstanceType]("on-demand"),
 		"supported-virtualization-type":           func(*call, cloud.InstanceType) []string { return virtualizations },
 		"vcpu-info.default-cores":                 text(func(t cloud.InstanceType) string { return strconv.Itoa(t.Size.VCPUs) }),
@@ -76,6 +76,7 @@ var typeKind = kind[cloud.InstanceType]{
 var (
 	architectures   = []string{"i386", "x86_64"}
 	virtualizations = []string{string(cloud.HVM), string(cloud.Paravirtual)}
+	rootDeviceTypes = []string{string(cloud.EBS), string(cloud.InstanceStore)}
 )
 
 // describeTypes lists the instance types by name.
@@ -91,7 +92,7 @@ func describeTypes(c *call, in *describeTypesInput) (*describeTypesReply, error)
 	out := &describeTypesReply{NextToken: p.next}
 	for _, t := range p.items {
 		out.Types = append(out.Types, typeReply{
-			Name: string(t.Name), CurrentGeneration: true, UsageClasses: []string{"on-demand"}, RootDeviceTypes: []string{instanceStore},
+			Name: string(t.Name), CurrentGeneration: true, UsageClasses: []string{"on-demand"}, RootDeviceTypes: rootDeviceTypes,
 			Virtualization: virtualizations, Hypervisor: hypervisor, Architectures: architectures,
 			VCPUs: t.Size.VCPUs, Cores: t.Size.VCPUs, ThreadsPerCore: 1, MemoryMiB: t.Size.MemoryMiB,
 			HasStorage: true, DiskGiB: t.Size.DiskGiB, NICs: t.NICs, BootModes: []string{"legacy-bios"},
