@@ -13,6 +13,7 @@ import (
 // What an instance takes from the cloud, and how it is given back:
 //
 //	Allocate   room on its node, a private and perhaps a public address  by RunInstances
+//	AllocateStopped  a private address, of one that is yet to be started  by ImportInstance
 //	Want       another wish; Reboot counts one                          by the API and the loops
 //	Vacate     room and public address of a stopped one                 by the loops, when the node has nothing left
 //	Start      room and public address again                            by the API
@@ -44,7 +45,22 @@ func (e *NoAddressError) Error() string {
 // is wanted and free. The caller has seen in this transaction that the node
 // has room. The error may be a *NoAddressError.
 func Allocate(tx *Tx, random io.Reader, pools Pools, i *cloud.Instance, public bool) error {
-	var err error
+	if err := keepAddress(tx, random, pools, i, public); err != nil {
+		return err
+	}
+	return enter(tx, random, pools, i)
+}
+
+// AllocateStopped takes for an instance that was never started, and begins as a
+// stopped one, what a stopped one has: its private address. Start does the rest.
+func AllocateStopped(tx *Tx, random io.Reader, pools Pools, i *cloud.Instance, public bool, now time.Time) error {
+	i.Vacated = true
+	Observations.Put(tx, cloud.Observation{Instance: i.ID, Phase: cloud.PhaseGone, At: now})
+	return keepAddress(tx, random, pools, i, public)
+}
+
+// keepAddress takes what an instance keeps until its end.
+func keepAddress(tx *Tx, random io.Reader, pools Pools, i *cloud.Instance, public bool) (err error) {
 	if i.Local, err = claimAddress(tx, random, LocalAddress, pools.Local, 4, i.ID); err != nil {
 		return err
 	}
@@ -52,7 +68,7 @@ func Allocate(tx *Tx, random io.Reader, pools Pools, i *cloud.Instance, public b
 		return &NoAddressError{pools.Local}
 	}
 	i.MAC, i.PublicWanted = macOf(i.Local), public
-	return enter(tx, random, pools, i)
+	return nil
 }
 
 // enter takes what a stopped instance hasn't: room on its node, and a public
