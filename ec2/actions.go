@@ -28,6 +28,24 @@ var actions = table(
 	named("EnableImageDeregistrationProtection", writing(enableProtection)).on("image"),
 	named("DisableImageDeregistrationProtection", writing(disableProtection)).on("image"),
 
+	// tasks on images
+	named("CopyImage", preparing(checkCopy, copyImage)).on("image").tags("image").repeats(copiedBefore),
+	named("BundleInstance", preparing(checkBundling, bundleInstance)).on("bundle-task"),
+	named("DescribeBundleTasks", reading(describeBundleTasks)).on("bundle-task").chooses(bundleKind.names()),
+	named("CancelBundleTask", writing(cancelBundleTask)).on("bundle-task"),
+	named("ImportImage", preparing(findDisks, importImage)).on("import-image-task").tags("import-image-task").repeats(importedImageBefore),
+	named("DescribeImportImageTasks", reading(describeImportImageTasks)).on("import-image-task").chooses(taskKind.names()).pages5(1000),
+	named("ImportSnapshot", preparing(findDisk, importSnapshot)).on("import-snapshot-task").tags("import-snapshot-task").repeats(importedSnapshotBefore),
+	named("DescribeImportSnapshotTasks", reading(describeImportSnapshotTasks)).on("import-snapshot-task").chooses(taskKind.names()).pages5(1000),
+	named("CancelImportTask", writing(cancelImportTask)).on("import-image-task"),
+	named("ExportImage", preparing(checkExport, exportImage)).on("export-image-task").tags("export-image-task").repeats(exportedBefore),
+	named("DescribeExportImageTasks", reading(describeExportImageTasks)).on("export-image-task").chooses(taskKind.names()).pages5(500),
+	named("CancelExportTask", writing(cancelExportTask)).on("export-image-task"),
+	named("ImportVolume", writing(importVolume)).on("conversion-task"),
+	named("ImportInstance", writing(importInstance)).on("conversion-task"),
+	named("DescribeConversionTasks", reading(describeConversionTasks)).on("conversion-task"),
+	named("CancelConversionTask", writing(cancelConversionTask)).on("conversion-task"),
+
 	// keys, groups, tags
 	named("CreateKeyPair", preparing(makeKey, createKeyPair)).on("key-pair").tags("key-pair"),
 	named("ImportKeyPair", writing(importKeyPair)).on("key-pair").tags("key-pair"),
