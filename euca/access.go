@@ -60,7 +60,9 @@ func accessOf(flags *pflag.FlagSet, env func(string) string, urlOf string) (Acce
 	if c.files, err = readINI(env); err != nil {
 		return Access{}, err
 	}
-	c.choose()
+	if err := c.choose(); err != nil {
+		return Access{}, err
+	}
 	a := c.resolve()
 	if c.local == nil && a.EC2 == "" && a.S3 == "" && a.Credentials.AccessKey == "" && !flags.Changed("url") {
 		switch err := c.readLocal(); {
@@ -100,8 +102,9 @@ func (c *source) readLocal() error {
 	return err
 }
 
-// choose the user and region of the configuration files.
-func (c *source) choose() {
+// choose the user and region of the configuration files. Those that --region
+// names have to be there, or the request would go to another cloud.
+func (c *source) choose() error {
 	spec := c.option("region")
 	c.chosen = spec != ""
 	spec = cmp.Or(spec, c.env("EUCA_DEFAULT_REGION"), c.env("EUCA_REGION"), c.env("AWS_DEFAULT_REGION"), c.files["global"]["default-region"])
@@ -111,6 +114,12 @@ func (c *source) choose() {
 	}
 	c.region = cmp.Or(region, c.files["global"]["default-region"])
 	c.user = cmp.Or(user, c.files.get("region", c.region, "user"), c.files.get("region", c.region, "default-user"), c.files["global"]["default-user"])
+	for kind, name := range map[string]string{"region": region, "user": user} {
+		if c.chosen && name != "" && len(c.files.sections(kind, name)) == 0 && name != c.env("AWS_DEFAULT_REGION") {
+			return fmt.Errorf("argument --region: no %s %q in the configuration files, which have: %s", kind, name, c.files.named(kind))
+		}
+	}
+	return nil
 }
 
 func (c *source) option(name string) string {
@@ -244,7 +253,7 @@ func home(file string, env func(string) string) string {
 func (a Access) check() error {
 	switch {
 	case a.EC2 == "" && a.S3 == "":
-		return fmt.Errorf("no cloud is known: run one by `mallee up`, source a cloud's eucarc, or name one by --region or --url")
+		return errors.New("no cloud is known: run one by `mallee up`, source a cloud's eucarc, or name one by --region or --url")
 	case a.Credentials.AccessKey == "":
 		return errors.New("no access key is known: source a cloud's eucarc, or give -I and -S")
 	}

@@ -1,6 +1,7 @@
 package euca
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -134,13 +135,13 @@ func (c ini) sections(kind, name string) []string {
 	return slices.Concat(exact, wild, within)
 }
 
-// regions that have an option, for a message.
-func (c ini) regions(option string) []string {
+// named are the users or regions of the files, for a message.
+func (c ini) named(kind string) string {
 	var all []string
 	for _, section := range slices.Sorted(maps.Keys(c)) {
-		if name, ok := strings.CutPrefix(section, "region "); ok && c[section][option] != "" && !strings.Contains(name, "*") {
+		if name, ok := strings.CutPrefix(section, kind+" "); ok {
 			all = append(all, name)
 		}
 	}
-	return all
+	return cmp.Or(strings.Join(all, ", "), "none")
 }
