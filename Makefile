@@ -7,13 +7,21 @@ FUZZ    ?= 30s
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build demo test check lint bench sim fuzz packages clean
+.PHONY: build install demo test check lint bench sim fuzz packages clean
 
 build: bin/mallee
 
 .PHONY: bin/mallee
 bin/mallee:
 	$(GO) build -ldflags "-X mallee/euca.Version=$(VERSION)" -o $@ ./cmd/mallee
+
+# The program and its euca-commands, for all users as root and for oneself otherwise.
+PREFIX ?= $(if $(filter 0,$(shell id -u)),/usr/local,$(HOME)/.local)
+
+install: bin/mallee
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 bin/mallee $(DESTDIR)$(PREFIX)/bin/mallee
+	$(DESTDIR)$(PREFIX)/bin/mallee install-commands $(DESTDIR)$(PREFIX)/bin
 
 demo:
 	test/demo.sh
