@@ -51,11 +51,21 @@ func requiredOf(name string) []string {
 		"GetConsoleOutput":          {"InstanceId=i-00000001"},
 		"RegisterImage":             {"Name=tiny", "ImageLocation=b1/tiny.manifest.xml"},
 		"DeregisterImage":           {"ImageId=" + privateImage},
-		"CreateKeyPair":             {"KeyName=k"},
-		"ImportKeyPair":             {"KeyName=k", "PublicKeyMaterial=c3NoLXJzYQ=="},
-		"DeleteKeyPair":             {"KeyName=k"},
-		"CreateTags":                {"ResourceId.1=" + privateImage, "Tag.1.Key=k"},
-		"DeleteTags":                {"ResourceId.1=" + privateImage},
+		"DescribeImageAttribute":    {"ImageId=" + privateImage, "Attribute=description"},
+		"ModifyImageAttribute":      {"ImageId=" + privateImage, "Description.Value=d"},
+		"ResetImageAttribute":       {"ImageId=" + privateImage, "Attribute=launchPermission"},
+		"EnableImageDeprecation":    {"ImageId=" + privateImage, "DeprecateAt=2027-01-01T00:00:00Z"},
+		"DisableImageDeprecation":   {"ImageId=" + privateImage},
+		"EnableImage":               {"ImageId=" + privateImage},
+		"DisableImage":              {"ImageId=" + privateImage},
+
+		"EnableImageDeregistrationProtection":  {"ImageId=" + privateImage},
+		"DisableImageDeregistrationProtection": {"ImageId=" + privateImage},
+		"CreateKeyPair":                        {"KeyName=k"},
+		"ImportKeyPair":                        {"KeyName=k", "PublicKeyMaterial=c3NoLXJzYQ=="},
+		"DeleteKeyPair":                        {"KeyName=k"},
+		"CreateTags":                           {"ResourceId.1=" + privateImage, "Tag.1.Key=k"},
+		"DeleteTags":                           {"ResourceId.1=" + privateImage},
 	}[name]
 }
 

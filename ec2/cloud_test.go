@@ -166,6 +166,32 @@ func (c *aCloud) withImages() *aCloud {
 	return c
 }
 
+// Snapshots that withSnapshots puts into the state.
+const (
+	completeSnapshot = "snap-00000001" // the user's own, of 8 GiB
+	pendingSnapshot  = "snap-00000002" // the user's own
+	publicSnapshot   = "snap-00000003" // the system account's, encrypted, of 2 GiB
+	secretSnapshot   = "snap-00000004" // the system account's own, of 4 GiB
+	errorSnapshot    = "snap-00000005" // the user's own
+)
+
+func (c *aCloud) withSnapshots() *aCloud {
+	content := func(gib int64) *cloud.Content { return &cloud.Content{Manifest: fmt.Sprintf("%064x", gib), Size: gib << 30} }
+	c.write(func(tx *state.Tx) {
+		for _, s := range []cloud.Snapshot{
+			{ID: completeSnapshot, Account: ordinary, SizeGiB: 8, Content: content(8)},
+			{ID: pendingSnapshot, Account: ordinary, SizeGiB: 8},
+			{ID: publicSnapshot, Account: c.admin.Account, SizeGiB: 2, Public: true, Encrypted: true, Content: content(2)},
+			{ID: secretSnapshot, Account: c.admin.Account, SizeGiB: 4, Content: content(4)},
+			{ID: errorSnapshot, Account: ordinary, SizeGiB: 8, Failed: cloud.Reason{Code: "Server.InternalError", Message: "the disk is on fire"}},
+		} {
+			s.StartedAt = c.now
+			state.Snapshots.Put(tx, s)
+		}
+	})
+	return c
+}
+
 // ready has room for many instances, and images.
 func ready(tb testing.TB) *aCloud {
 	return newCloud(tb).withNodes("one", 2, cloud.Size{VCPUs: 1000, MemoryMiB: 1 << 20, DiskGiB: 100_000}).withImages()

@@ -69,11 +69,10 @@ func launchRefusals(adminGroup string) []refusalCase {
 		{run("LaunchTemplate.LaunchTemplateName=t"), "UnknownParameter", "LaunchTemplate"},
 		{run("ClientToken=" + strings.Repeat("t", 65)), "InvalidParameterValue", "ClientToken"},
 		{run("ClientToken=a\x07b"), "InvalidParameterValue", "ClientToken"},
-		{run("TagSpecification.1.ResourceType=volume", "TagSpecification.1.Tag.1.Key=k"), "InvalidParameterValue", "volume"},
+		{run("TagSpecification.1.ResourceType=image", "TagSpecification.1.Tag.1.Key=k"), "InvalidParameterValue", "image"},
 		{run("TagSpecification.1.Tag.1.Key=k"), "MissingParameter", "ResourceType"},
-		{run("BlockDeviceMapping.1.DeviceName=/dev/sda1", "BlockDeviceMapping.1.Ebs.VolumeSize=8"), "UnsupportedOperation", "Ebs"},
-		{run("BlockDeviceMapping.1.DeviceName=/dev/sdc", "BlockDeviceMapping.1.VirtualName=ephemeral0"), "UnsupportedOperation", "/dev/sdc"},
-		{run("BlockDeviceMapping.1.DeviceName=/dev/sdb", "BlockDeviceMapping.1.NoDevice="), "UnsupportedOperation", "/dev/sdb"},
+		{run("BlockDeviceMapping.1.DeviceName=/dev/sda1", "BlockDeviceMapping.1.Ebs.VolumeSize=8"), "InvalidBlockDeviceMapping", "/dev/sda1 is the root of " + hvmImage},
+		{run("BlockDeviceMapping.1.DeviceName=/dev/sdf", "BlockDeviceMapping.1.Ebs.SnapshotId=snap-99999999"), "InvalidSnapshot.NotFound", "snap-99999999"},
 	}
 }
 

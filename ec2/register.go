@@ -262,8 +262,8 @@ func (c *call) newImage(in *registerImageInput) (*cloud.Image, error) {
 	if kind != cloud.MachineImage {
 		return i, c.checkBootImage(in)
 	}
-	if i.ProductCodes, err = in.productCodes(); err != nil {
-		return nil, err
+	for _, code := range b.manifest.ProductCodes {
+		i.ProductCodes = addProductCode(i.ProductCodes, code)
 	}
 	return i, c.storedMachine(in, i)
 }
@@ -363,18 +363,6 @@ func (in *registerImageInput) firstDevice() string {
 // firmware fills in what an HVM image says to it, and of its drivers.
 func (in *registerImageInput) firmware(i *cloud.Image) {
 	i.BootMode, i.ENA, i.SRIOV, i.IMDS = cloud.BootMode(in.BootMode), in.EnaSupport, in.SriovNetSupport, in.ImdsSupport
-}
-
-// productCodes that the bundle's manifest says.
-func (in *registerImageInput) productCodes() ([]string, error) {
-	var codes []string
-	for _, code := range in.bundle.manifest.ProductCodes {
-		if !productCodeForm.MatchString(code) {
-			return nil, wire.Errorf("InvalidManifest", "The manifest at %s has the product code %s, which is none: they are letters, digits and hyphens", in.ImageLocation, wire.Shorten(code))
-		}
-		codes = addProductCode(codes, code)
-	}
-	return codes, nil
 }
 
 func (in *registerImageInput) isWindows() bool {

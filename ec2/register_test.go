@@ -114,11 +114,11 @@ func TestRegisterTrio(t *testing.T) {
 }
 
 func TestRegisterRefuses(t *testing.T) {
-	c := ready(t)
+	c := ready(t).withSnapshots()
 	c.bundled("b1/good", nil)
 	c.bundled("b1/foreign", func(o *bundle.Options) { o.Account = string(ordinary) })
 	c.bundled("b1/kernel", func(o *bundle.Options) { o.Kind = bundle.Kernel })
-	c.bundled("b1/arm", func(o *bundle.Options) { o.Architecture = "arm64" })
+	c.bundled("b1/sparc", func(o *bundle.Options) { o.Architecture = "sparc64" })
 	c.bundled("b1/whole-disk", func(o *bundle.Options) { o.BlockDeviceMappings = []bundle.Mapping{{Virtual: "ami", Device: "sda"}} })
 	c.bundled("b1/unsigned", func(o *bundle.Options) { o.UserKey = nil })
 	other, certificate := strangerKey(t)
@@ -140,6 +140,7 @@ func TestRegisterRefuses(t *testing.T) {
 		{[]string{"Name="}, "MissingParameter", "Name"},
 		{[]string{"Description=" + strings.Repeat("d", 256)}, "InvalidParameterValue", "Description"},
 		{[]string{"ImageLocation="}, "MissingParameter", "ImageLocation"},
+		{[]string{"ImageLocation=", "RootDeviceName=/dev/sda1"}, "MissingParameter", "/dev/sda1"},
 		{[]string{"ImageLocation=b1"}, "InvalidParameterValue", "ImageLocation"},
 		{[]string{"ImageLocation=/b/x"}, "InvalidParameterValue", "ImageLocation"},
 		{[]string{"ImageLocation=b1/missing"}, "InvalidManifest", "b1/missing"},
@@ -152,29 +153,43 @@ func TestRegisterRefuses(t *testing.T) {
 		{[]string{"ImageLocation=b1/forged"}, "InvalidManifest", "signature"},
 		{[]string{"ImageLocation=b1/tampered"}, "InvalidManifest", "signature"},
 		{[]string{"ImageLocation=b1/elsewhere"}, "InvalidManifest", "another cloud"},
-		{[]string{"ImageLocation=b1/arm"}, "InvalidManifest", "arm64"},
+		{[]string{"ImageLocation=b1/sparc"}, "InvalidManifest", "sparc64"},
 		{[]string{"ImageLocation=b1/kernel"}, "InvalidParameterCombination", "kernel"},
-		{[]string{"Architecture=arm64"}, "InvalidParameterValue", "Architecture"},
+		{[]string{"Architecture=sparc64"}, "InvalidParameterValue", "Architecture"},
 		{[]string{"VirtualizationType=xen"}, "InvalidParameterValue", "VirtualizationType"},
 		{[]string{"VirtualizationType=paravirtual"}, "MissingParameter", "KernelId"},
 		{[]string{"VirtualizationType=paravirtual", "KernelId=" + kernelImage}, "MissingParameter", "RamdiskId"},
 		{[]string{"Platform=windows", "VirtualizationType=paravirtual"}, "InvalidParameterCombination", "windows"},
 		{[]string{"Platform=beos"}, "InvalidParameterValue", "Platform"},
 		{[]string{"RootDeviceName=sda;rm"}, "InvalidParameterValue", "RootDeviceName"},
-		{[]string{"BootMode=uefi"}, "UnsupportedOperation", "BootMode"},
-		{[]string{"EnaSupport=true"}, "UnsupportedOperation", "EnaSupport"},
-		{[]string{"SriovNetSupport=simple"}, "UnsupportedOperation", "SriovNetSupport"},
-		{[]string{"BlockDeviceMapping.1.DeviceName=/dev/sdb", "BlockDeviceMapping.1.Ebs.VolumeSize=8"}, "UnsupportedOperation", "BlockDeviceMapping.1.Ebs"},
-		{[]string{"BlockDeviceMapping.1.DeviceName=/dev/sdb"}, "MissingParameter", "BlockDeviceMapping.1.VirtualName"},
+		{[]string{"BootMode=bios"}, "InvalidParameterValue", "BootMode"},
+		{[]string{"BootMode=legacy-bios", "Architecture=arm64"}, "InvalidParameterCombination", "arm64"},
+		{append(pair, "BootMode=uefi"), "InvalidParameterCombination", "BootMode"},
+		{[]string{"BootMode=uefi", "ImageLocation=b1/kernel", "VirtualizationType="}, "InvalidParameterValue", "VirtualizationType"},
+		{[]string{"EnaSupport=perhaps"}, "InvalidParameterValue", "EnaSupport"},
+		{[]string{"SriovNetSupport=yes"}, "InvalidParameterValue", "SriovNetSupport"},
+		{[]string{"ImdsSupport=v1.0"}, "InvalidParameterValue", "ImdsSupport"},
+		{[]string{"TpmSupport=v2.0"}, "UnsupportedOperation", "TpmSupport"},
+		{[]string{"UefiData=QU1B"}, "UnsupportedOperation", "UefiData"},
+		{[]string{"BillingProduct.1=bp-1"}, "UnsupportedOperation", "BillingProduct"},
+		{mapped("/dev/sdb", ""), "MissingParameter", "BlockDeviceMapping.1.VirtualName"},
 		{[]string{"BlockDeviceMapping.1.VirtualName=ephemeral0"}, "MissingParameter", "BlockDeviceMapping.1.DeviceName"},
-		{[]string{"BlockDeviceMapping.1.DeviceName=disk1", "BlockDeviceMapping.1.NoDevice="}, "InvalidParameterValue", "disk1"},
-		{[]string{"BlockDeviceMapping.1.DeviceName=/dev/sdb", "BlockDeviceMapping.1.VirtualName=ephemeral9"}, "InvalidParameterValue", "ephemeral9"},
-		{[]string{"BlockDeviceMapping.1.DeviceName=/dev/sdb", "BlockDeviceMapping.1.VirtualName=ephemeral0", "BlockDeviceMapping.1.NoDevice="}, "InvalidParameterCombination", "BlockDeviceMapping.1"},
-		{[]string{"BlockDeviceMapping.1.DeviceName=/dev/sdb", "BlockDeviceMapping.1.NoDevice=", "BlockDeviceMapping.2.DeviceName=sdb", "BlockDeviceMapping.2.NoDevice="}, "InvalidParameterValue", "twice"},
-		{[]string{"BlockDeviceMapping.1.DeviceName=/dev/sdc", "BlockDeviceMapping.1.VirtualName=ephemeral0"}, "UnsupportedOperation", "ephemeral0 at /dev/sdb"},
-		{[]string{"BlockDeviceMapping.1.DeviceName=/dev/sdb", "BlockDeviceMapping.1.VirtualName=ephemeral1"}, "UnsupportedOperation", "/dev/sdb"},
-		{[]string{"BlockDeviceMapping.1.DeviceName=/dev/sdb", "BlockDeviceMapping.1.NoDevice="}, "UnsupportedOperation", "b1/good"},
-		{append(pair, "BlockDeviceMapping.1.DeviceName=sdb", "BlockDeviceMapping.1.VirtualName=ephemeral0"), "UnsupportedOperation", "ephemeral0 at /dev/sda2"},
+		{mapped("disk1", "NoDevice="), "InvalidBlockDeviceMapping", "disk1"},
+		{mapped("/dev/sdb", "VirtualName=ephemeral9"), "InvalidBlockDeviceMapping", "ephemeral9"},
+		{mapped("/dev/sdb", "VirtualName=ephemeral0", "NoDevice="), "InvalidParameterCombination", "BlockDeviceMapping.1"},
+		{append(mapped("/dev/sdb", "NoDevice="), "BlockDeviceMapping.2.DeviceName=sdb", "BlockDeviceMapping.2.NoDevice="), "InvalidBlockDeviceMapping", "more than one"},
+		{mapped("/dev/sdf1", "Ebs.VolumeSize=1"), "InvalidBlockDeviceMapping", "/dev/sdf1"},
+		{mapped("/dev/sdf", "Ebs.VolumeSize=0"), "InvalidParameterValue", "BlockDeviceMapping.1.Ebs.VolumeSize"},
+		{mapped("/dev/sdf", "Ebs.VolumeSize=-1"), "InvalidParameterValue", "(-1)"},
+		{mapped("/dev/sdf", "Ebs.VolumeSize=16385"), "InvalidParameterValue", "16384GiB"},
+		{mapped("/dev/sdf", "Ebs.DeleteOnTermination=true"), "MissingParameter", "a size or a snapshot"},
+		{mapped("/dev/sdf", "Ebs.VolumeSize=1", "Ebs.VolumeType=gp9"), "UnknownVolumeType", "gp9"},
+		{mapped("/dev/sdf", "Ebs.VolumeSize=1", "Ebs.Iops=100"), "InvalidParameterCombination", "iops"},
+		{mapped("/dev/sdf", "Ebs.VolumeSize=1", "Ebs.KmsKeyId=k"), "UnsupportedOperation", "BlockDeviceMapping.1.Ebs.KmsKeyId"},
+		{mapped("/dev/sdf", "Ebs.SnapshotId=s"), "InvalidSnapshotID.Malformed", `"s"`},
+		{mapped("/dev/sdf", "Ebs.SnapshotId=snap-99999999"), "InvalidSnapshot.NotFound", "snap-99999999"},
+		{mapped("/dev/sda", "Ebs.SnapshotId="+completeSnapshot), "InvalidParameterCombination", "not both"},
+		{append(pair, mapped("sdb", "VirtualName=ephemeral0")...), "InvalidBlockDeviceMapping", "ephemeral0 at /dev/sda2"},
 		{append(pair, "ImageLocation=b1/whole-disk"), "InvalidManifest", "b1/whole-disk maps ami to sda,"},
 		{[]string{"TagSpecification.1.ResourceType=instance", "TagSpecification.1.Tag.1.Key=k"}, "InvalidParameterValue", "instance"},
 	} {
@@ -195,6 +210,17 @@ func TestRegisterRefuses(t *testing.T) {
 	}
 	c.AllowUnsigned, c.MaxImageSize = true, DefaultMaxImageSize
 	get[registerImageReply](c, c.admin, "RegisterImage", "Name=tiny", "ImageLocation=b1/unsigned", "VirtualizationType=hvm")
+}
+
+// mapped are the parameters of one block device.
+func mapped(device string, parameters ...string) []string {
+	all := []string{"BlockDeviceMapping.1.DeviceName=" + device}
+	for _, p := range parameters {
+		if p != "" {
+			all = append(all, "BlockDeviceMapping.1."+p)
+		}
+	}
+	return all
 }
 
 // TestWholeDisksAndPartitions by what the manifest says of the image itself.
