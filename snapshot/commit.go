@@ -1,0 +1,138 @@
+package snapshot
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"mallee/cloud"
+)
+
+const pagesAtOnce = 8 // that are put together
+
+// Commit ends the writing and makes the content, durably. Committing again gives
+// the same content, to a later program too. What fails can be tried again.
+func (w *Writer) Commit(ctx context.Context) (cloud.Content, error) {
+	w.gate.Lock()
+	defer w.gate.Unlock()
+	if w.closed {
+		return cloud.Content{}, fmt.Errorf("snapshot %s: %w", w.name, errClosed)
+	}
+	if w.journal.header.Committed == (Digest{}) {
+		if err := w.commit(ctx); err != nil {
+			return cloud.Content{}, fmt.Errorf("committing the snapshot %s: %w", w.name, err)
+		}
+	}
+	return cloud.Content{Manifest: w.journal.header.Committed.String(), Size: w.Size()}, nil
+}
+
+func (w *Writer) commit(ctx context.Context) error {
+	if err := w.settleAll(ctx); err != nil {
+		return err
+	}
+	c := &commitment{w: w, pages: make([]Digest, pagesOf(w.Size()))}
+	defer func() { w.store.release(c.held...) }()
+	if err := c.putPages(ctx); err != nil {
+		return err
+	}
+	m := manifest{size: w.Size()}
+	for number, d := range c.pages {
+		if d != (Digest{}) {
+			m.pages = m.pages.append(uint32(number), d)
+		}
+	}
+	data := m.encode()
+	d := Digest(sha256.Sum256(data))
+	c.hold(d)
+	if err := w.store.put(ctx, manifests, d, data); err != nil {
+		return err
+	}
+	w.journal.header.Committed = d
+	if err := w.journal.writeHeader(); err != nil {
+		w.journal.header.Committed = Digest{}
+		return err
+	}
+	return nil
+}
+
+// commitment is a commit in progress.
+type commitment struct {
+	w     *Writer
+	pages []Digest // by number, zero for a page without blocks
+	held  []Digest
+}
+
+func (c *commitment) hold(d Digest) {
+	c.w.store.hold(d)
+	c.held = append(c.held, d)
+}
+
+// putPages stores the pages that have changes, and takes over the parent's others.
+func (c *commitment) putPages(ctx context.Context) error {
+	group, groupContext := errgroup.WithContext(ctx)
+	group.SetLimit(pagesAtOnce)
+	buf := make([]byte, pageBlocks*slotSize)
+	err := c.eachPage(groupContext, buf, func(number int64, list entries) {
+		data := encodePage(list)
+		d := Digest(sha256.Sum256(data))
+		c.pages[number] = d
+		c.hold(d)
+		group.Go(func() error { return c.w.store.put(groupContext, pages, d, data) })
+	})
+	return errors.Join(err, group.Wait())
+}
+
+func (c *commitment) eachPage(ctx context.Context, buf []byte, put func(number int64, list entries)) error {
+	for number := range c.pages {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		slots, touched, err := c.w.journal.page(int64(number), buf)
+		if err != nil {
+			return fmt.Errorf("reading its journal: %w", err)
+		}
+		old := Digest{}
+		if c.w.parent != nil {
+			old = c.w.parent.manifest.pages.find(uint32(number))
+		}
+		if !touched {
+			c.pages[number] = old
+			continue
+		}
+		list, err := c.merge(ctx, old, slots)
+		if err != nil {
+			return err
+		}
+		if len(list) > 0 {
+			put(int64(number), list)
+		}
+	}
+	return nil
+}
+
+// merge is a page of the parent with what the slots say.
+func (c *commitment) merge(ctx context.Context, old Digest, slots []byte) (entries, error) {
+	var parent, list entries
+	if old != (Digest{}) {
+		var err error
+		if parent, err = c.w.store.page(ctx, old); err != nil {
+			return nil, err
+		}
+	}
+	for i := range uint32(pageBlocks) {
+		d := untouched
+		if at := int64(i) * slotSize; at < int64(len(slots)) {
+			d = Digest(slots[at : at+slotSize])
+		}
+		if d == untouched {
+			d = parent.find(i)
+		}
+		if d.stored() {
+			list = list.append(i, d)
+		}
+	}
+	return list, nil
+}
