@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"regexp"
 	"strconv"
@@ -40,7 +41,7 @@ func convert(ctx context.Context, dst, src *os.File, w window, format string, li
 	if format == "raw" {
 		return copyRaw(ctx, dst, src, w, progress)
 	}
-	from, err := d.source(w)
+	from, err := d.source(w, nil)
 	if err != nil {
 		return err
 	}
@@ -49,17 +50,22 @@ func convert(ctx context.Context, dst, src *os.File, w window, format string, li
 		"convert", "-p", "-n", "--target-is-zero", "-O", "raw", from, outName)
 }
 
-// source names the window in QEMU's JSON, with each layer pinned: file, perhaps a part of it, format.
-func (d driver) source(w window) (string, error) {
+// An extent is a part of a disk, in bytes.
+type extent struct{ off, length int64 }
+
+// source names a window, or an extent of the disk in it, in QEMU's JSON, with each layer pinned:
+// file, perhaps a part of it, format, perhaps a part of the disk.
+func (d driver) source(w window, e *extent) (string, error) {
 	node := map[string]any{"driver": "file", "filename": inName, "locking": "off"}
 	if !w.whole {
 		node = map[string]any{"driver": "raw", "offset": w.off, "size": w.size, "file": node}
 	}
-	top := map[string]any{"driver": d.name, "file": node, "read-only": true}
-	for k, v := range d.options {
-		top[k] = v
+	node = map[string]any{"driver": d.name, "file": node, "read-only": true}
+	maps.Copy(node, d.options)
+	if e != nil {
+		node = map[string]any{"driver": "raw", "offset": e.off, "size": e.length, "file": node, "read-only": true}
 	}
-	b, err := json.Marshal(top)
+	b, err := json.Marshal(node)
 	return "json:" + string(b), err
 }
 

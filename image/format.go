@@ -115,3 +115,23 @@ var (
 	le = binary.LittleEndian
 	be = binary.BigEndian
 )
+
+// eachEntry reads a table of n entries of width bytes at off, in pieces. What there is to be read was compared with the
+// file's size before.
+func eachEntry(r io.ReaderAt, off, n uint64, width int, look func(entry []byte) error) error {
+	const most = 64 << 10
+	for n > 0 {
+		some := min(n, uint64(most/width))
+		b, err := readAt(r, int64(off), int64(some)*int64(width))
+		if err != nil {
+			return fmt.Errorf("reading a table of the image: %w", err)
+		}
+		for ; len(b) > 0; b = b[width:] {
+			if err := look(b[:width]); err != nil {
+				return err
+			}
+		}
+		off, n = off+some*uint64(width), n-some
+	}
+	return nil
+}

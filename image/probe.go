@@ -66,6 +66,11 @@ func Probe(r io.ReaderAt, size int64) (Info, error) {
 	if err != nil {
 		return Info{}, fmt.Errorf("reading the end of the image: %w", err)
 	}
+	return probeParts(head, tail, size), nil
+}
+
+// probeParts is Probe of a file of which only the beginning and the end are at hand.
+func probeParts(head, tail []byte, size int64) Info {
 	i := Info{Size: size, Format: "raw", VirtualSize: size}
 	if format := find(formats, head); format != "" {
 		i.Format, i.VirtualSize = format, 0
@@ -73,7 +78,7 @@ func Probe(r io.ReaderAt, size int64) (Info, error) {
 		i.Format, i.VirtualSize = "vhd", 0 // of fixed size: all of its header is at the end
 	}
 	i.look(head)
-	return i, nil
+	return i
 }
 
 func (i *Info) look(head []byte) {

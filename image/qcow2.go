@@ -77,7 +77,10 @@ func examineQCOW2(r io.ReaderAt, size int64, limits Limits) (driver, error) {
 	if err := limits.fits("qcow2 image", h.virtual); err != nil {
 		return driver{}, err
 	}
-	return driver{name: "qcow2", virtual: int64(h.virtual), options: map[string]any{"backing": nil}}, h.tables(size)
+	if err := h.tables(size); err != nil {
+		return driver{}, err
+	}
+	return driver{name: "qcow2", virtual: int64(h.virtual), options: map[string]any{"backing": nil}}, h.clusters(r, size)
 }
 
 // plausible looks at the header alone.
@@ -157,13 +160,7 @@ func (h qcow2) backingName(r io.ReaderAt, size int64) (string, error) {
 
 // tables of the image must lie inside the file, and suffice for the disk.
 func (h qcow2) tables(size int64) error {
-	cluster := uint64(1) << h.clusterBits
-	entry := uint64(8)
-	if h.incompatible&qcowSubclusters != 0 {
-		entry = 16
-	}
-	mapped := cluster / entry * cluster // bytes of the disk that an entry of the first level stands for
-	need := (h.virtual + mapped - 1) / mapped
+	cluster, need := uint64(1)<<h.clusterBits, h.needed()
 	for _, t := range []struct {
 		name       string
 		off, bytes uint64
@@ -185,6 +182,51 @@ func (h qcow2) tables(size int64) error {
 		return refuse("the qcow2 image's first-level table has %d entries; a disk of %d bytes needs %d", h.l1Size, h.virtual, need)
 	}
 	return nil
+}
+
+// entry is the length of an entry of the second level, in bytes.
+func (h qcow2) entry() uint64 {
+	if h.incompatible&qcowSubclusters != 0 {
+		return 16
+	}
+	return 8
+}
+
+// needed is how many entries of the first level the disk needs.
+func (h qcow2) needed() uint64 {
+	mapped := uint64(1) << h.clusterBits / h.entry() << h.clusterBits // bytes of the disk that one of them stands for
+	return (h.virtual + mapped - 1) / mapped
+}
+
+// clusters looks whether the clusters with data are in the file. QEMU reads zeros where they aren't. The
+// last one may be in part: nobody fills it up.
+func (h qcow2) clusters(r io.ReaderAt, size int64) error {
+	const offset = 1<<56 - 1<<9 // bits of an entry
+	cluster := uint64(1) << h.clusterBits
+	outside := func(what string, at uint64) error {
+		return refuse("the qcow2 image is cut off or lies: a %s at %d isn't in the file of %d bytes", what, at, size)
+	}
+	return eachEntry(r, h.l1, h.needed(), 8, func(e []byte) error {
+		l2 := be.Uint64(e) & offset
+		if l2 == 0 {
+			return nil
+		}
+		if l2%cluster != 0 || !within(l2, cluster, size) {
+			return outside("second-level table", l2)
+		}
+		return eachEntry(r, l2, cluster/h.entry(), int(h.entry()), func(e []byte) error {
+			at := be.Uint64(e)
+			if at>>62&1 != 0 {
+				at &= 1<<(62-(h.clusterBits-8)) - 1 // compressed: the rest is its length
+			} else {
+				at &= offset
+			}
+			if !within(at, 1, size) {
+				return outside("cluster", at)
+			}
+			return nil
+		})
+	})
 }
 
 // printable makes a name from a file fit for a message.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"runtime"
 	"strings"
 	"syscall"
@@ -163,9 +164,11 @@ func (s sandbox) verdict(ctx context.Context, err error, msg string) error {
 	return &toolError{tool: base(s.tool), err: err, message: strings.TrimSpace(s.hide(msg))}
 }
 
-// hide puts the user's name for a file in the place of the sandbox's.
+var jsonName = regexp.MustCompile(`'json:\{.*\}'`)
+
+// hide replaces the sandbox's names for files, which tell a user nothing.
 func (s sandbox) hide(msg string) string {
-	return strings.NewReplacer("/.in", "the image", "/.out", "the result").Replace(msg)
+	return strings.NewReplacer(viewIn, "the image", viewOut, "the result").Replace(jsonName.ReplaceAllString(msg, "the image"))
 }
 
 func base(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }

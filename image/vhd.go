@@ -2,7 +2,6 @@ package image
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"unicode/utf16"
 )
@@ -73,12 +72,12 @@ func vhdSum(b []byte, off int) bool {
 }
 
 func vhdFixed(r io.ReaderAt, size int64, virtual uint64) error {
-	if virtual > uint64(size-sector) {
-		return refuse("the VHD image is cut off: its disk has %d bytes, the file %d", virtual, size)
-	}
 	// With a footer in front QEMU would take the footer for the disk's first sector, or fail.
 	if b, err := part(r, size, "VHD image", 0, 8); err != nil || string(b) == vhdCookie {
 		return refuse("the VHD image lies: it says that it is of fixed size, and has a footer in front")
+	}
+	if virtual > uint64(size-sector) {
+		return refuse("the VHD image is cut off: its disk has %d bytes, the file %d", virtual, size)
 	}
 	return nil
 }
@@ -108,21 +107,14 @@ func vhdSparse(r io.ReaderAt, size int64, at, virtual uint64, kind uint32) error
 	return vhdBlocks(r, table, entries, uint64(size))
 }
 
-// vhdBlocks looks whether the blocks are in the file. It reads the table in pieces.
+// vhdBlocks looks whether the blocks are in the file. QEMU reads zeros where they aren't.
 func vhdBlocks(r io.ReaderAt, table, entries, size uint64) error {
-	const piece = 64 << 10
-	for done := uint64(0); done < entries*4; done += piece {
-		b, err := readAt(r, int64(table+done), int64(min(piece, entries*4-done)))
-		if err != nil {
-			return fmt.Errorf("reading the VHD image's table: %w", err)
+	return eachEntry(r, table, entries, 4, func(e []byte) error {
+		if at := uint64(be.Uint32(e)); at != 1<<32-1 && (at+1)*sector > size {
+			return refuse("the VHD image is cut off or lies: a block at sector %d isn't in the file of %d bytes", at, size)
 		}
-		for ; len(b) >= 4; b = b[4:] {
-			if at := uint64(be.Uint32(b)); at != 1<<32-1 && (at+1)*sector > size {
-				return refuse("the VHD image is cut off or lies: a block at sector %d isn't in the file of %d bytes", at, size)
-			}
-		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // utf16Text is a name in UTF-16 up to its end or a NUL.

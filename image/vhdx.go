@@ -49,7 +49,7 @@ func examineVHDX(r io.ReaderAt, size int64, limits Limits) (driver, error) {
 	if err != nil {
 		return driver{}, err
 	}
-	return driver{name: "vhdx", virtual: int64(virtual.disk)}, virtual.covered(regions[vhdxBAT])
+	return driver{name: "vhdx", virtual: int64(virtual.disk)}, virtual.blocks(r, size, regions[vhdxBAT])
 }
 
 // vhdxHeader wants one header that is whole.
@@ -156,19 +156,25 @@ func vhdxSize(r io.ReaderAt, size int64, items map[string]vhdxPart, limits Limit
 	return g, limits.fits("VHDX image", g.disk)
 }
 
-// covered compares the block allocation table with the disk: an entry a block, and one more after
-// each chunk of them.
-func (g vhdxGeometry) covered(table vhdxPart) error {
+// blocks compares the block allocation table with the disk, and its entries with the file: an entry a block, and one
+// more after each chunk of them.
+func (g vhdxGeometry) blocks(r io.ReaderAt, size int64, table vhdxPart) error {
 	chunk := (1 << 23) * g.logical / g.block
 	blocks := (g.disk + g.block - 1) / g.block
-	need := (blocks + (blocks-1)/chunk) * 8
+	need := blocks + (blocks-1)/chunk
 	switch {
-	case need > vhdxMaxTable:
-		return refuse("the VHDX image needs a table of %d bytes; %d are possible", need, vhdxMaxTable)
-	case need > uint64(table.length):
+	case need*8 > vhdxMaxTable:
+		return refuse("the VHDX image needs a table of %d bytes; %d are possible", need*8, vhdxMaxTable)
+	case need*8 > uint64(table.length):
 		return refuse("the VHDX image's table of %d bytes is too short for its disk of %d bytes", table.length, g.disk)
 	}
-	return nil
+	const present = 6 // states from here on have data
+	return eachEntry(r, table.off, need, 8, func(e []byte) error {
+		if v := le.Uint64(e); v&7 >= present && v>>20<<20 >= uint64(size) {
+			return refuse("the VHDX image is cut off or lies: a block at %d isn't in the file of %d bytes", v>>20<<20, size)
+		}
+		return nil
+	})
 }
 
 // vhdxParentName finds a path among a parent locator's values, which are UTF-16; "" where there is none.

@@ -75,7 +75,7 @@ func examineVMDK(r io.ReaderAt, size int64, limits Limits) (driver, error) {
 	if err := h.contained(r, size); err != nil {
 		return driver{}, err
 	}
-	return driver{name: "vmdk", virtual: int64(h.capacity * sector), options: map[string]any{"backing": nil}}, nil
+	return driver{name: "vmdk", virtual: int64(h.capacity * sector), options: map[string]any{"backing": nil}}, h.grains(r, size)
 }
 
 func (h vmdk) plausible(size int64, limits Limits) error {
@@ -96,8 +96,7 @@ func (h vmdk) plausible(size int64, limits Limits) error {
 	case h.gtes == 0 || h.gtes > vmdkMaxGTEs:
 		return refuse("the VMDK image says that its grain tables have %d entries; 1 to %d are possible", h.gtes, vmdkMaxGTEs)
 	}
-	covered := h.grain * uint64(h.gtes)
-	directory := (h.capacity + covered - 1) / covered * 4
+	directory := h.tables() * 4
 	switch {
 	case directory > vmdkMaxDirectory:
 		return refuse("the VMDK image needs a grain directory of %d bytes; %d are possible", directory, vmdkMaxDirectory)
@@ -105,6 +104,34 @@ func (h vmdk) plausible(size int64, limits Limits) error {
 		return refuse("the VMDK image is cut off or lies: its grain directory of %d bytes at sector %d isn't in the file of %d", directory, h.directory, size)
 	}
 	return nil
+}
+
+// tables is how many grain tables the disk needs.
+func (h vmdk) tables() uint64 {
+	covered := h.grain * uint64(h.gtes)
+	return (h.capacity + covered - 1) / covered
+}
+
+// grains looks whether the grains are in the file. QEMU reads zeros where they aren't.
+func (h vmdk) grains(r io.ReaderAt, size int64) error {
+	outside := func(what string, at uint64) error {
+		return refuse("the VMDK image is cut off or lies: a %s at sector %d isn't in the file of %d bytes", what, at, size)
+	}
+	return eachEntry(r, h.directory*sector, h.tables(), 4, func(e []byte) error {
+		table := uint64(le.Uint32(e))
+		if table == 0 {
+			return nil
+		}
+		if !within(table*sector, uint64(h.gtes)*4, size) {
+			return outside("grain table", table)
+		}
+		return eachEntry(r, table*sector, uint64(h.gtes), 4, func(e []byte) error {
+			if grain := uint64(le.Uint32(e)); !within(grain*sector, 1, size) {
+				return outside("grain", grain)
+			}
+			return nil
+		})
+	})
 }
 
 // contained refuses an image whose content is partly in other files, by what its descriptor says.
