@@ -22,6 +22,29 @@ type Volume struct {
 	Throughput int         `json:"throughput,omitempty"` // MiB/s; 0: not limited
 	Attachment *Attachment `json:"attachment,omitempty"`
 	Deleted    time.Time   `json:"deleted,omitzero"`
+
+	Modification *Modification `json:"modification,omitempty"`   // the last one
+	AutoEnableIO bool          `json:"auto_enable_io,omitempty"` // kept for its owner; I/O is never disabled
+}
+
+// Figures are those of a volume that its owner may change.
+type Figures struct {
+	SizeGiB    int    `json:"size_gib"`
+	Type       string `json:"type"`
+	IOPS       int    `json:"iops,omitempty"`
+	Throughput int    `json:"throughput,omitempty"`
+}
+
+// Figures of the volume.
+func (v *Volume) Figures() Figures { return Figures{v.SizeGiB, v.Type, v.IOPS, v.Throughput} }
+
+// Modification is a change of a volume's figures, by which the volume has what it
+// should have. It is over when the node has shown the volume in its size.
+type Modification struct {
+	Was   Figures   `json:"was"`
+	Now   Figures   `json:"now"`
+	At    time.Time `json:"at"`
+	Ended time.Time `json:"ended,omitzero"`
 }
 
 // Attachment is the wish that a volume is in an instance's machine. It goes when

@@ -30,6 +30,7 @@ type volumeHeard struct {
 	volume   cloud.Volume
 	letGo    bool // the machine has it no more
 	complete bool // it has all bytes of its source itself
+	modified bool // it has the size that it was to have
 }
 
 // heard works out what a report's words on a volume change.
@@ -46,11 +47,12 @@ func (c *Controller) heard(r state.Reader, report link.Report, said link.Volume)
 	}
 	h.letGo = v.Attachment != nil && !v.Attachment.Detaching.IsZero() && said.Attached != v.Attachment.Instance
 	h.complete = v.Source != nil && said.Filled >= 100
+	h.modified = v.Modification != nil && v.Modification.Ended.IsZero() && said.SizeGiB >= v.SizeGiB
 	changed = h.seen != was
 	if changed {
 		h.seen.At = c.Now()
 	}
-	return h, changed || h.letGo || h.complete
+	return h, changed || h.letGo || h.complete || h.modified
 }
 
 // volumeSeen is what was last observed of the volume, zero where nothing was.
@@ -69,6 +71,13 @@ func (c *Controller) observeVolume(tx *state.Tx, r link.Report, said link.Volume
 	state.VolumeObservations.Put(tx, h.seen)
 	if h.complete {
 		h.volume.Source = nil
+	}
+	if h.modified {
+		m := *h.volume.Modification
+		m.Ended = c.Now()
+		h.volume.Modification = &m
+	}
+	if h.complete || h.modified {
 		state.ChangeVolume(tx, h.volume)
 	}
 	if h.letGo {

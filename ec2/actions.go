@@ -12,10 +12,35 @@ var actions = table(
 	named("RebootInstances", writing(rebootInstances)).on("instance"),
 	named("StartInstances", writing(startInstances)).on("instance"),
 	named("StopInstances", writing(stopInstances)).on("instance"),
+	named("ModifyInstanceAttribute", writing(modifyInstanceAttribute)).on("instance"),
 	named("GetConsoleOutput", reading(getConsoleOutput)).on("instance"),
+
+	// volumes
+	named("CreateVolume", writing(createVolume)).on("volume").tags("volume").repeats(createdBefore),
+	named("DeleteVolume", writing(deleteVolume)).on("volume"),
+	named("DescribeVolumes", reading(describeVolumes)).on("volume").chooses(volumeKind.names()).pages5(1000),
+	named("DescribeVolumeStatus", reading(describeVolumeStatus)).on("volume").chooses(volumeStatusKind.names()).pages5(1000),
+	named("DescribeVolumeAttribute", reading(describeVolumeAttribute)).on("volume"),
+	named("ModifyVolumeAttribute", writing(modifyVolumeAttribute)).on("volume"),
+	named("EnableVolumeIO", writing(enableVolumeIO)).on("volume"),
+	named("ModifyVolume", writing(modifyVolume)).on("volume"),
+	named("DescribeVolumesModifications", reading(describeModifications)).on("volume").chooses(modificationKind.names()).pages1(500),
+	named("AttachVolume", writing(attachVolume)).on("volume"),
+	named("DetachVolume", writing(detachVolume)).on("volume"),
+
+	// snapshots
+	named("CreateSnapshot", writing(createSnapshot)).on("snapshot").tags("snapshot").waits(awaitSnapshot),
+	named("CreateSnapshots", writing(createSnapshots)).on("snapshot").tags("snapshot").waits(awaitSnapshots),
+	named("CopySnapshot", writing(copySnapshot)).on("snapshot").tags("snapshot"),
+	named("DeleteSnapshot", writing(deleteSnapshot)).on("snapshot"),
+	named("DescribeSnapshots", reading(describeSnapshots)).on("snapshot").chooses(snapshotKind.names()).pages5(1000),
+	named("DescribeSnapshotAttribute", reading(describeSnapshotAttribute)).on("snapshot"),
+	named("ModifySnapshotAttribute", writing(modifySnapshotAttribute)).on("snapshot"),
+	named("ResetSnapshotAttribute", writing(resetSnapshotAttribute)).on("snapshot"),
 
 	// images
 	named("RegisterImage", preparing(prepareRegister, registerImage)).on("image").tags("image"),
+	named("CreateImage", preparing(checkCreateImage, createImage)).on("image").tags("image", "snapshot").waits(awaitImage),
 	named("DeregisterImage", writing(deregisterImage)).on("image"),
 	named("DescribeImages", reading(describeImages)).on("image").chooses(imageKind.names()).pages1(1000),
 	named("DescribeImageAttribute", reading(describeImageAttribute)).on("image"),
@@ -89,6 +114,9 @@ func (a *action) pages1(most int) *action { a.pages = &bounds{1, most}; return a
 
 // tags says what a TagSpecification of its may be for.
 func (a *action) tags(types ...string) *action { a.taggable = types; return a }
+
+// waits says what is done between the commit and the reply.
+func (a *action) waits(then func(*call, any)) *action { a.then = then; return a }
 
 // repeats says how a call with a known client token is answered.
 func (a *action) repeats(again func(*call, string) (any, error)) *action { a.again = again; return a }

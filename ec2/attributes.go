@@ -36,7 +36,7 @@ type groupsReply struct {
 }
 
 type mappingsReply struct {
-	Items []string `xml:"item"`
+	Items []instanceVolume `xml:"item"`
 }
 
 // attribute with its value; an absent one has none.
@@ -45,18 +45,24 @@ type attribute struct {
 }
 
 // instanceAttributes are those that are served, by name.
-var instanceAttributes = map[string]func(*instanceAttributeReply, *cloud.Instance){
-	"instanceType":                      func(r *instanceAttributeReply, i *cloud.Instance) { r.Type = &attribute{string(i.Type)} },
-	"kernel":                            func(r *instanceAttributeReply, i *cloud.Instance) { r.Kernel = &attribute{refID(i.Kernel)} },
-	"ramdisk":                           func(r *instanceAttributeReply, i *cloud.Instance) { r.Ramdisk = &attribute{refID(i.Ramdisk)} },
-	"instanceInitiatedShutdownBehavior": func(r *instanceAttributeReply, i *cloud.Instance) { r.Shutdown = &attribute{string(i.Shutdown)} },
-	"rootDeviceName":                    func(r *instanceAttributeReply, i *cloud.Instance) { r.RootDevice = &attribute{i.RootDevice} },
-	"disableApiTermination":             func(r *instanceAttributeReply, _ *cloud.Instance) { r.NoTermination = falseAttribute() },
-	"disableApiStop":                    func(r *instanceAttributeReply, _ *cloud.Instance) { r.NoStop = falseAttribute() },
-	"ebsOptimized":                      func(r *instanceAttributeReply, _ *cloud.Instance) { r.EBSOptimized = falseAttribute() },
-	"groupSet":                          func(r *instanceAttributeReply, i *cloud.Instance) { r.Groups = &groupsReply{groupRefs(i.Groups)} },
-	"blockDeviceMapping":                func(r *instanceAttributeReply, _ *cloud.Instance) { r.Mappings = &mappingsReply{} },
-	"userData": func(r *instanceAttributeReply, i *cloud.Instance) {
+var instanceAttributes = map[string]func(*call, *instanceAttributeReply, *cloud.Instance){
+	"instanceType": func(_ *call, r *instanceAttributeReply, i *cloud.Instance) { r.Type = &attribute{string(i.Type)} },
+	"kernel":       func(_ *call, r *instanceAttributeReply, i *cloud.Instance) { r.Kernel = &attribute{refID(i.Kernel)} },
+	"ramdisk":      func(_ *call, r *instanceAttributeReply, i *cloud.Instance) { r.Ramdisk = &attribute{refID(i.Ramdisk)} },
+	"instanceInitiatedShutdownBehavior": func(_ *call, r *instanceAttributeReply, i *cloud.Instance) {
+		r.Shutdown = &attribute{string(i.Shutdown)}
+	},
+	"rootDeviceName":        func(_ *call, r *instanceAttributeReply, i *cloud.Instance) { r.RootDevice = &attribute{i.RootDevice} },
+	"disableApiTermination": func(_ *call, r *instanceAttributeReply, _ *cloud.Instance) { r.NoTermination = falseAttribute() },
+	"disableApiStop":        func(_ *call, r *instanceAttributeReply, _ *cloud.Instance) { r.NoStop = falseAttribute() },
+	"ebsOptimized":          func(_ *call, r *instanceAttributeReply, _ *cloud.Instance) { r.EBSOptimized = falseAttribute() },
+	"groupSet": func(_ *call, r *instanceAttributeReply, i *cloud.Instance) {
+		r.Groups = &groupsReply{groupRefs(i.Groups)}
+	},
+	"blockDeviceMapping": func(c *call, r *instanceAttributeReply, i *cloud.Instance) {
+		r.Mappings = &mappingsReply{c.volumesReply(i)}
+	},
+	"userData": func(_ *call, r *instanceAttributeReply, i *cloud.Instance) {
 		r.UserData = &attribute{base64.StdEncoding.EncodeToString(i.UserData)}
 	},
 }
@@ -73,7 +79,7 @@ func describeInstanceAttribute(c *call, in *instanceAttributeInput) (*instanceAt
 		return nil, wire.InvalidParameterValue("Attribute", in.Attribute, "The attribute is not known, or not served by this cloud.")
 	}
 	out := &instanceAttributeReply{ID: string(i.ID)}
-	set(out, i)
+	set(c, out, i)
 	return out, nil
 }
 

@@ -21,6 +21,7 @@ type action struct {
 	filters  []string                                // names of the filters it takes, sorted; tag:KEY as it is here
 	taggable []string                                // types that TagSpecification may name
 	again    func(c *call, made string) (any, error) // the reply to a repeated client token
+	then     func(c *call, out any)                  // after the commit, before the reply; nil for nothing
 	in       func() input                            // an empty one
 	run      func(*call) (any, error)
 }
@@ -101,6 +102,9 @@ func preparing[P inputOf[In], In, Out any](prepare func(*call, P) error, handle 
 		})
 		if err != nil {
 			return nil, err
+		}
+		if c.action.then != nil {
+			c.action.then(c, out)
 		}
 		return out, nil
 	}}

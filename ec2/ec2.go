@@ -20,7 +20,8 @@
 //
 // A handler writes wishes: that an instance, an image, a key is there, or is
 // not. It waits for nothing and calls no node; the loops of package controller
-// make it so. All that one call writes is one transaction, tags and client token
+// make it so. (CreateSnapshot is committed before it waits: what a client writes
+// after its reply is not in the snapshot.) All that one call writes is one transaction, tags and client token
 // included, so that a crash leaves the whole of it or nothing. Handlers of
 // writing actions may run several times before they are committed, and keep
 // their hands off everything but their transaction.
@@ -81,12 +82,14 @@ type Options struct {
 	Store         *state.Store
 	IAM           *iam.IAM
 	Objects       Objects
-	Console       link.Node   // finds an instance's node by itself
-	Pools         state.Pools // of addresses; Local is 172.31.0.0/16 by default, Public none
-	Region        string      // its name
-	Endpoint      string      // of the region, as DescribeRegions tells it
-	MaxImageSize  int64       // bytes; DefaultMaxImageSize by default
-	AllowUnsigned bool        // whether bundles that say UNSIGNED may be registered
+	Console       link.Node     // finds an instance's node by itself
+	Pools         state.Pools   // of addresses; Local is 172.31.0.0/16 by default, Public none
+	Region        string        // its name
+	Endpoint      string        // of the region, as DescribeRegions tells it
+	MaxImageSize  int64         // bytes; DefaultMaxImageSize by default
+	MaxVolumes    int64         // GiB of an account's volumes together; DefaultMaxVolumes by default
+	TakeWithin    time.Duration // that CreateSnapshot waits for the instant; DefaultTakeWithin by default
+	AllowUnsigned bool          // whether bundles that say UNSIGNED may be registered
 	Now           func() time.Time
 	Rand          io.Reader // unpredictable, and safe for many at once
 	Log           *slog.Logger
@@ -105,6 +108,12 @@ func New(o Options) (*EC2, error) {
 	}
 	if o.MaxImageSize == 0 {
 		o.MaxImageSize = DefaultMaxImageSize
+	}
+	if o.MaxVolumes == 0 {
+		o.MaxVolumes = DefaultMaxVolumes
+	}
+	if o.TakeWithin == 0 {
+		o.TakeWithin = DefaultTakeWithin
 	}
 	for _, pool := range []netip.Prefix{o.Pools.Local, o.Pools.Public} {
 		if pool.IsValid() && !pool.Addr().Is4() {

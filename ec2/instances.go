@@ -28,41 +28,41 @@ type groupRef struct {
 }
 
 type instanceReply struct {
-	ID               string       `xml:"instanceId"`
-	Image            string       `xml:"imageId"`
-	State            stateReply   `xml:"instanceState"`
-	PrivateDNS       string       `xml:"privateDnsName"`
-	DNS              string       `xml:"dnsName"`
-	Transition       string       `xml:"reason"`
-	KeyName          string       `xml:"keyName,omitempty"`
-	LaunchIndex      int          `xml:"amiLaunchIndex"`
-	ProductCodes     []string     `xml:"productCodes>item"`
-	Type             string       `xml:"instanceType"`
-	LaunchTime       *wire.Time   `xml:"launchTime"`
-	Placement        placement    `xml:"placement"`
-	Kernel           string       `xml:"kernelId,omitempty"`
-	Ramdisk          string       `xml:"ramdiskId,omitempty"`
-	Platform         string       `xml:"platform,omitempty"`
-	Monitoring       string       `xml:"monitoring>state"`
-	PrivateIP        string       `xml:"privateIpAddress,omitempty"`
-	PublicIP         string       `xml:"ipAddress,omitempty"`
-	Groups           []groupRef   `xml:"groupSet>item"`
-	StateReason      *stateReason `xml:"stateReason"`
-	Architecture     string       `xml:"architecture"`
-	RootDeviceType   string       `xml:"rootDeviceType"`
-	RootDevice       string       `xml:"rootDeviceName,omitempty"`
-	Mappings         []string     `xml:"blockDeviceMapping>item"` // of volumes only
-	Virtualization   string       `xml:"virtualizationType"`
-	ClientToken      string       `xml:"clientToken"`
-	Tags             []tag        `xml:"tagSet>item"`
-	Hypervisor       string       `xml:"hypervisor"`
-	Interfaces       []string     `xml:"networkInterfaceSet>item"` // of subnets only
-	EBSOptimized     bool         `xml:"ebsOptimized"`
-	Cores            int          `xml:"cpuOptions>coreCount"`
-	ThreadsPerCore   int          `xml:"cpuOptions>threadsPerCore"`
-	MetadataState    string       `xml:"metadataOptions>state"`
-	MetadataTokens   string       `xml:"metadataOptions>httpTokens"`
-	MetadataEndpoint string       `xml:"metadataOptions>httpEndpoint"`
+	ID               string           `xml:"instanceId"`
+	Image            string           `xml:"imageId"`
+	State            stateReply       `xml:"instanceState"`
+	PrivateDNS       string           `xml:"privateDnsName"`
+	DNS              string           `xml:"dnsName"`
+	Transition       string           `xml:"reason"`
+	KeyName          string           `xml:"keyName,omitempty"`
+	LaunchIndex      int              `xml:"amiLaunchIndex"`
+	ProductCodes     []string         `xml:"productCodes>item"`
+	Type             string           `xml:"instanceType"`
+	LaunchTime       *wire.Time       `xml:"launchTime"`
+	Placement        placement        `xml:"placement"`
+	Kernel           string           `xml:"kernelId,omitempty"`
+	Ramdisk          string           `xml:"ramdiskId,omitempty"`
+	Platform         string           `xml:"platform,omitempty"`
+	Monitoring       string           `xml:"monitoring>state"`
+	PrivateIP        string           `xml:"privateIpAddress,omitempty"`
+	PublicIP         string           `xml:"ipAddress,omitempty"`
+	Groups           []groupRef       `xml:"groupSet>item"`
+	StateReason      *stateReason     `xml:"stateReason"`
+	Architecture     string           `xml:"architecture"`
+	RootDeviceType   string           `xml:"rootDeviceType"`
+	RootDevice       string           `xml:"rootDeviceName,omitempty"`
+	Mappings         []instanceVolume `xml:"blockDeviceMapping>item"`
+	Virtualization   string           `xml:"virtualizationType"`
+	ClientToken      string           `xml:"clientToken"`
+	Tags             []tag            `xml:"tagSet>item"`
+	Hypervisor       string           `xml:"hypervisor"`
+	Interfaces       []string         `xml:"networkInterfaceSet>item"` // of subnets only
+	EBSOptimized     bool             `xml:"ebsOptimized"`
+	Cores            int              `xml:"cpuOptions>coreCount"`
+	ThreadsPerCore   int              `xml:"cpuOptions>threadsPerCore"`
+	MetadataState    string           `xml:"metadataOptions>state"`
+	MetadataTokens   string           `xml:"metadataOptions>httpTokens"`
+	MetadataEndpoint string           `xml:"metadataOptions>httpEndpoint"`
 }
 
 type stateReply struct {
@@ -115,7 +115,7 @@ func (c *call) instanceReply(i *cloud.Instance) instanceReply {
 		KeyName: i.KeyName, LaunchIndex: i.LaunchIndex, Type: string(i.Type), LaunchTime: wire.At(i.LaunchedAt),
 		Placement: placement{Zone: i.Zone, Tenancy: "default"}, Kernel: refID(i.Kernel), Ramdisk: refID(i.Ramdisk),
 		Platform: i.Platform, Monitoring: "disabled", Groups: groupRefs(i.Groups), StateReason: reasonOf(i, s), Architecture: i.Architecture,
-		RootDeviceType: instanceStore, RootDevice: i.RootDevice, Virtualization: string(i.Virtualization),
+		RootDeviceType: rootDeviceType(i), Mappings: c.volumesReply(i), RootDevice: i.RootDevice, Virtualization: string(i.Virtualization),
 		ClientToken: i.ClientToken, Tags: c.tagSet(string(i.ID)), Hypervisor: hypervisor,
 		Cores: i.Size.VCPUs, ThreadsPerCore: 1, MetadataState: "applied", MetadataTokens: "optional", MetadataEndpoint: "enabled",
 	}
@@ -281,45 +281,52 @@ var instanceKind = kind[*cloud.Instance]{
 	key:  instanceKey,
 	tags: func(c *call, i *cloud.Instance) map[string]string { return c.tagsOf(string(i.ID)) },
 	fields: fields[*cloud.Instance]{
-		"architecture":         text(func(i *cloud.Instance) string { return i.Architecture }),
-		"availability-zone":    text(func(i *cloud.Instance) string { return i.Zone }),
-		"client-token":         text(func(i *cloud.Instance) string { return i.ClientToken }),
-		"dns-name":             living(publicOf),
-		"group-id":             instanceGroups(func(g cloud.Group) string { return string(g.ID) }),
-		"group-name":           instanceGroups(func(g cloud.Group) string { return g.Name }),
-		"hypervisor":           fixed[*cloud.Instance](hypervisor),
-		"image-id":             text(func(i *cloud.Instance) string { return string(i.Image.ID) }),
-		"instance.group-id":    instanceGroups(func(g cloud.Group) string { return string(g.ID) }),
-		"instance.group-name":  instanceGroups(func(g cloud.Group) string { return g.Name }),
-		"instance-id":          text(func(i *cloud.Instance) string { return string(i.ID) }),
-		"instance-lifecycle":   fixed[*cloud.Instance](""), // neither spot nor scheduled
-		"instance-state-code":  func(c *call, i *cloud.Instance) []string { return one(strconv.Itoa(c.stateOf(i).Code())) },
-		"instance-state-name":  func(c *call, i *cloud.Instance) []string { return one(string(c.stateOf(i))) },
-		"instance-type":        text(func(i *cloud.Instance) string { return string(i.Type) }),
-		"ip-address":           living(publicOf),
-		"kernel-id":            text(func(i *cloud.Instance) string { return refID(i.Kernel) }),
-		"key-name":             text(func(i *cloud.Instance) string { return i.KeyName }),
-		"launch-index":         text(func(i *cloud.Instance) string { return strconv.Itoa(i.LaunchIndex) }),
-		"launch-time":          text(func(i *cloud.Instance) string { return timestamp(i.LaunchedAt) }),
-		"monitoring-state":     fixed[*cloud.Instance]("disabled"),
-		"owner-id":             text(func(i *cloud.Instance) string { return string(i.Account) }),
-		"placement-group-name": fixed[*cloud.Instance](""),
-		"platform":             text(func(i *cloud.Instance) string { return i.Platform }),
-		"private-dns-name":     living(func(i *cloud.Instance) string { return i.PrivateName() }),
-		"private-ip-address":   living(func(i *cloud.Instance) string { return i.Local.String() }),
-		"product-code":         fixed[*cloud.Instance](""),
-		"product-code.type":    fixed[*cloud.Instance](""),
-		"ramdisk-id":           text(func(i *cloud.Instance) string { return refID(i.Ramdisk) }),
-		"reason":               text(transition),
-		"reservation-id":       text(func(i *cloud.Instance) string { return string(i.Reservation) }),
-		"root-device-name":     text(func(i *cloud.Instance) string { return i.RootDevice }),
-		"root-device-type":     fixed[*cloud.Instance](instanceStore),
-		"state-reason-code":    text(func(i *cloud.Instance) string { return i.Reason.Code }),
-		"state-reason-message": text(func(i *cloud.Instance) string { return i.Reason.Message }),
-		"subnet-id":            fixed[*cloud.Instance](""), // until there are subnets
-		"tenancy":              fixed[*cloud.Instance]("default"),
-		"virtualization-type":  text(func(i *cloud.Instance) string { return string(i.Virtualization) }),
-		"vpc-id":               fixed[*cloud.Instance](""),
+		"architecture":                     text(func(i *cloud.Instance) string { return i.Architecture }),
+		"availability-zone":                text(func(i *cloud.Instance) string { return i.Zone }),
+		"block-device-mapping.attach-time": ofVolumes(func(v instanceVolume) string { return timestamp(v.AttachedAt.Time) }),
+		"block-device-mapping.delete-on-termination": ofVolumes(func(v instanceVolume) string {
+			return strconv.FormatBool(v.DeleteOnTermination)
+		}),
+		"block-device-mapping.device-name": ofVolumes(func(v instanceVolume) string { return v.Device }),
+		"block-device-mapping.status":      ofVolumes(func(v instanceVolume) string { return v.State }),
+		"block-device-mapping.volume-id":   ofVolumes(func(v instanceVolume) string { return v.Volume }),
+		"client-token":                     text(func(i *cloud.Instance) string { return i.ClientToken }),
+		"dns-name":                         living(publicOf),
+		"group-id":                         instanceGroups(func(g cloud.Group) string { return string(g.ID) }),
+		"group-name":                       instanceGroups(func(g cloud.Group) string { return g.Name }),
+		"hypervisor":                       fixed[*cloud.Instance](hypervisor),
+		"image-id":                         text(func(i *cloud.Instance) string { return string(i.Image.ID) }),
+		"instance.group-id":                instanceGroups(func(g cloud.Group) string { return string(g.ID) }),
+		"instance.group-name":              instanceGroups(func(g cloud.Group) string { return g.Name }),
+		"instance-id":                      text(func(i *cloud.Instance) string { return string(i.ID) }),
+		"instance-lifecycle":               fixed[*cloud.Instance](""), // neither spot nor scheduled
+		"instance-state-code":              func(c *call, i *cloud.Instance) []string { return one(strconv.Itoa(c.stateOf(i).Code())) },
+		"instance-state-name":              func(c *call, i *cloud.Instance) []string { return one(string(c.stateOf(i))) },
+		"instance-type":                    text(func(i *cloud.Instance) string { return string(i.Type) }),
+		"ip-address":                       living(publicOf),
+		"kernel-id":                        text(func(i *cloud.Instance) string { return refID(i.Kernel) }),
+		"key-name":                         text(func(i *cloud.Instance) string { return i.KeyName }),
+		"launch-index":                     text(func(i *cloud.Instance) string { return strconv.Itoa(i.LaunchIndex) }),
+		"launch-time":                      text(func(i *cloud.Instance) string { return timestamp(i.LaunchedAt) }),
+		"monitoring-state":                 fixed[*cloud.Instance]("disabled"),
+		"owner-id":                         text(func(i *cloud.Instance) string { return string(i.Account) }),
+		"placement-group-name":             fixed[*cloud.Instance](""),
+		"platform":                         text(func(i *cloud.Instance) string { return i.Platform }),
+		"private-dns-name":                 living(func(i *cloud.Instance) string { return i.PrivateName() }),
+		"private-ip-address":               living(func(i *cloud.Instance) string { return i.Local.String() }),
+		"product-code":                     fixed[*cloud.Instance](""),
+		"product-code.type":                fixed[*cloud.Instance](""),
+		"ramdisk-id":                       text(func(i *cloud.Instance) string { return refID(i.Ramdisk) }),
+		"reason":                           text(transition),
+		"reservation-id":                   text(func(i *cloud.Instance) string { return string(i.Reservation) }),
+		"root-device-name":                 text(func(i *cloud.Instance) string { return i.RootDevice }),
+		"root-device-type":                 text(rootDeviceType),
+		"state-reason-code":                text(func(i *cloud.Instance) string { return i.Reason.Code }),
+		"state-reason-message":             text(func(i *cloud.Instance) string { return i.Reason.Message }),
+		"subnet-id":                        fixed[*cloud.Instance](""), // until there are subnets
+		"tenancy":                          fixed[*cloud.Instance]("default"),
+		"virtualization-type":              text(func(i *cloud.Instance) string { return string(i.Virtualization) }),
+		"vpc-id":                           fixed[*cloud.Instance](""),
 	},
 }
 

@@ -28,7 +28,7 @@ func (c *call) makeVolumes(i *cloud.Instance, mappings []cloud.Mapping) error {
 		if err != nil {
 			return err
 		}
-		if _, err := state.MakeVolume(c.tx, *v); err != nil {
+		if err := c.makeVolume(*v); err != nil {
 			return err
 		}
 		state.Attach(c.tx, *v, cloud.Attachment{Instance: i.ID, Device: m.Device, DeleteOnTermination: m.EBS.DeleteOnTermination, At: c.Now()})

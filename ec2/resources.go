@@ -47,6 +47,18 @@ func (c *call) ownResource(id string) (resource, error) {
 			return resource{}, err
 		}
 		return resource{i.Account, "image", string(i.ID)}, nil
+	case cloud.PrefixVolume:
+		v, err := c.volume(id)
+		if err != nil {
+			return resource{}, err
+		}
+		return resource{v.Account, "volume", string(v.ID)}, nil
+	case cloud.PrefixSnapshot:
+		s, err := c.ownSnapshot(id)
+		if err != nil {
+			return resource{}, err
+		}
+		return resource{s.Account, "snapshot", string(s.ID)}, nil
 	case cloud.PrefixKeyPair:
 		k, err := c.keyPairByID(id)
 		if err != nil {

@@ -3,7 +3,6 @@ package ec2
 import (
 	"mallee/cloud"
 	"mallee/state"
-	"mallee/wire"
 )
 
 type terminateInput struct {
@@ -73,41 +72,4 @@ func rebootInstances(c *call, in *rebootInput) (*reply, error) {
 		}
 	}
 	return accepted()
-}
-
-type stopInput struct {
-	common
-	InstanceID     []string `wire:"InstanceId,required,max=1000"`
-	Force          bool
-	Hibernate      bool
-	SkipOsShutdown bool
-}
-
-// stopInstances finds nothing that it could stop: what an instance-store
-// instance is would be lost.
-func stopInstances(c *call, in *stopInput) (*terminateReply, error) {
-	return c.refuseStop(in.InstanceID, "stopped")
-}
-
-type startInput struct {
-	common
-	InstanceID     []string `wire:"InstanceId,required,max=1000"`
-	AdditionalInfo string
-}
-
-func startInstances(c *call, in *startInput) (*terminateReply, error) {
-	return c.refuseStop(in.InstanceID, "started")
-}
-
-func (c *call) refuseStop(ids []string, what string) (*terminateReply, error) {
-	list, err := c.instancesToChange(ids)
-	if err != nil {
-		return nil, err
-	}
-	for _, i := range list {
-		if i.Wish == cloud.WishTerminated {
-			return nil, wire.Errorf("IncorrectInstanceState", "The instance '%s' is not in a state from which it can be %s.", i.ID, what)
-		}
-	}
-	return nil, wire.UnsupportedOperation("The instance '%s' does not have an 'ebs' root device type and cannot be %s.", list[0].ID, what)
 }

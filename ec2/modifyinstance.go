@@ -1,0 +1,105 @@
+package ec2
+
+import (
+	"cmp"
+	"slices"
+
+	"mallee/cloud"
+	"mallee/state"
+	"mallee/wire"
+)
+
+// modifyInstanceInput has the forms of old and new clients: an attribute that is
+// named, or one that is a parameter of its own.
+type modifyInstanceInput struct {
+	common
+	InstanceID                        string `wire:"InstanceId,required"`
+	Attribute                         string
+	Value                             string
+	InstanceInitiatedShutdownBehavior struct{ Value string }
+	BlockDeviceMapping                []attachedDevice `wire:"BlockDeviceMapping,max=1000"`
+}
+
+// attachedDevice says what becomes of a volume with the instance's end.
+type attachedDevice struct {
+	DeviceName string
+	Ebs        struct {
+		VolumeID            string `wire:"VolumeId"`
+		DeleteOnTermination *bool
+	}
+}
+
+// modifyInstanceAttribute changes what may be changed while an instance runs.
+func modifyInstanceAttribute(c *call, in *modifyInstanceInput) (*reply, error) {
+	i, err := c.instance(in.InstanceID)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.may(c.arn(i.Account, "instance", string(i.ID))); err != nil {
+		return nil, err
+	}
+	behavior, err := in.shutdownBehavior()
+	switch {
+	case err != nil:
+		return nil, err
+	case i.Wish == cloud.WishTerminated:
+		return nil, wire.Errorf("IncorrectInstanceState", "The instance '%s' is not in a state in which it can be changed: it is '%s'.", i.ID, c.stateOf(i))
+	case behavior == "" && len(in.BlockDeviceMapping) == 0:
+		return nil, wire.Errorf("MissingParameter", "The request must contain an attribute to change: InstanceInitiatedShutdownBehavior or BlockDeviceMapping")
+	case behavior == string(cloud.ShutdownStop) && !i.EBS:
+		return nil, wire.InvalidParameterCombination("The instance '%s' does not have an 'ebs' root device type and cannot be stopped: its InstanceInitiatedShutdownBehavior is terminate", i.ID)
+	case behavior != "" && behavior != string(i.Shutdown):
+		changed := *i
+		changed.Shutdown = cloud.ShutdownBehavior(behavior)
+		state.Instances.Put(c.tx, changed)
+	}
+	for _, d := range in.BlockDeviceMapping {
+		if err := c.changeAttached(i, d); err != nil {
+			return nil, err
+		}
+	}
+	return accepted()
+}
+
+const shutdownAttribute = "instanceInitiatedShutdownBehavior"
+
+func (in *modifyInstanceInput) shutdownBehavior() (string, error) {
+	switch in.Attribute {
+	case "", "blockDeviceMapping", shutdownAttribute:
+	default:
+		return "", wire.UnsupportedOperation("The value %s of the parameter Attribute is not supported by this cloud", wire.Shorten(in.Attribute))
+	}
+	behavior := in.InstanceInitiatedShutdownBehavior.Value
+	if in.Attribute == shutdownAttribute {
+		behavior = cmp.Or(behavior, in.Value)
+	} else if in.Value != "" {
+		return "", wire.InvalidParameterCombination("The parameter Value needs Attribute, which says what it is the value of")
+	}
+	if behavior != "" && behavior != string(cloud.ShutdownStop) && behavior != string(cloud.ShutdownTerminate) {
+		return "", wire.InvalidParameterValue("InstanceInitiatedShutdownBehavior", behavior, "Expecting one of stop, terminate.")
+	}
+	return behavior, nil
+}
+
+func (c *call) changeAttached(i *cloud.Instance, d attachedDevice) error {
+	if d.Ebs.DeleteOnTermination == nil {
+		return wire.MissingParameter("BlockDeviceMapping.N.Ebs.DeleteOnTermination")
+	}
+	volumes := state.VolumesOf(c.read, i.ID)
+	at := slices.IndexFunc(volumes, func(v *cloud.Volume) bool {
+		return v.Attachment.Device == d.DeviceName || d.DeviceName == "" && string(v.ID) == d.Ebs.VolumeID
+	})
+	if at < 0 {
+		return wire.Errorf("InvalidInstanceAttributeValue", "No device is currently mapped at %s", wire.Shorten(cmp.Or(d.DeviceName, d.Ebs.VolumeID)))
+	}
+	if d.Ebs.VolumeID != "" && d.Ebs.VolumeID != string(volumes[at].ID) {
+		return wire.InvalidParameterValue("BlockDeviceMapping.N.Ebs.VolumeId", d.Ebs.VolumeID, "The volume %s is mapped at %s.", volumes[at].ID, d.DeviceName)
+	}
+	if v := *volumes[at]; v.Attachment.DeleteOnTermination != *d.Ebs.DeleteOnTermination {
+		a := *v.Attachment
+		a.DeleteOnTermination = *d.Ebs.DeleteOnTermination
+		v.Attachment = &a
+		state.ChangeVolume(c.tx, v)
+	}
+	return nil
+}
