@@ -16,9 +16,11 @@ import (
 // memo is what a pass has to remember of one machine over a restart.
 type memo struct {
 	Instance cloud.InstanceID `json:"instance"`
-	Up       bool             `json:"up"`      // the guest was up once: its disk is worth keeping
-	Reboots  int              `json:"reboots"` // how many of the reboots asked for were made
-	Bases    []string         `json:"bases"`   // cache entries that its disks stand on
+	Up       bool             `json:"up"`                // the guest was up once: its disk is worth keeping
+	Reboots  int              `json:"reboots"`           // how many of the reboots asked for were made
+	Bases    []string         `json:"bases"`             // cache entries that its disks stand on
+	Volumes  []cloud.VolumeID `json:"volumes,omitempty"` // that its machine may have open
+	Halted   bool             `json:"halted,omitempty"`  // the guest was asked to shut down for a snapshot, and is to be started again
 
 	written []byte // what is durable of it; nil where that isn't known
 }
@@ -27,16 +29,21 @@ func (n *Node) memoPath(id cloud.InstanceID) string {
 	return filepath.Join(n.machineDir(id), "machine.json")
 }
 
-// recall what was remembered of the machine, and make its folder where it has
-// none.
+// recall what was remembered of the machine.
 func (n *Node) recall(m *machine) error {
-	if m.memo == nil {
-		known := memo{Instance: m.id}
-		if err := readJSON(n.memoPath(m.id), &known); err != nil {
-			return fmt.Errorf("read what is known of the machine: %w", err)
-		}
-		m.memo = &known
+	if m.memo != nil {
+		return nil
 	}
+	known := memo{Instance: m.id}
+	if err := readJSON(n.memoPath(m.id), &known); err != nil {
+		return fmt.Errorf("read what is known of the machine: %w", err)
+	}
+	m.memo = &known
+	return nil
+}
+
+// makeFolder of the machine where it has none.
+func (n *Node) makeFolder(m *machine) error {
 	dir := n.machineDir(m.id)
 	err := os.Mkdir(dir, 0o700)
 	if errors.Is(err, fs.ErrExist) {

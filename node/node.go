@@ -47,7 +47,7 @@ import (
 	"mallee/network"
 )
 
-// Options of a node. All but Log, Tick and Retry are required.
+// Options of a node. All but Log and Tick are required.
 type Options struct {
 	ID         cloud.NodeID
 	Zone       string
@@ -55,7 +55,10 @@ type Options struct {
 	Capacity   cloud.Size // what it offers to instances
 	Cloud      link.Cloud
 	Hypervisor hypervisor.Hypervisor
-	Disks      block.Disks
+	Storage    hypervisor.Storage // of the same machines
+	Disks      block.Disks        // of instances: they go with them
+	Volumes    block.Disks        // named by their volumes
+	Contents   Contents
 	Network    network.Network
 	Images     Images
 	CacheBytes int64 // what the image cache may take
@@ -81,30 +84,35 @@ type Node struct {
 	mu         sync.Mutex
 	assignment link.Assignment
 	assigned   map[cloud.InstanceID]cloud.Instance // of assignment
+	keeps      map[cloud.VolumeID]cloud.Volume     // of assignment
+	takes      map[cloud.SnapshotID]cloud.Snapshot // of assignment
 	machines   map[cloud.InstanceID]*machine       // assigned, or something is left of it
+	volumes    map[cloud.VolumeID]*volume          // assigned, or there
+	snapshots  map[cloud.SnapshotID]*snapshot      // assigned, or something is left of it
+	fillers    int                                 // keepers that fill volumes now
 	changed    chan struct{}                       // closed and replaced when the report changed
-	queue      []*machine                          // those that are due and have no worker
+	sweeping   turn                                // of snapshots that are in nobody's hands
+	queue      []*turn                             // those that are due and have no worker
 	queued     chan struct{}                       // holds one while queue may not be empty
 }
 
 // machine is the node's memory of one instance; all of it can be measured or
 // read again after a restart.
 type machine struct {
+	turn
 	id       cloud.InstanceID
 	phase    cloud.Phase
 	reason   cloud.Reason
 	wishes   int
 	failures int
-	retryAt  time.Time
-	retry    *time.Timer // of retryAt, in Run mode
-	due      bool        // something happened to it since a worker last took it
-	busy     bool        // a worker has it
-	cancel   func()      // ends the last pass that was made for it; nil before the first
 
 	// The worker's own, which mu does not guard.
-	memo        *memo     // nil until it was read
-	startedAt   time.Time // of a machine that has not proven yet that it lasts; zero: it has, or wasn't started
-	powerDownBy time.Time // when a guest that was asked to shut down is reset; zero: it wasn't asked
+	memo        *memo                         // nil until it was read
+	startedAt   time.Time                     // of a machine that has not proven yet that it lasts; zero: it has, or wasn't started
+	powerDownBy time.Time                     // when a guest that was asked to shut down is no longer waited for; zero: it wasn't asked
+	lookAt      time.Time                     // when what goes on in it is looked at again; zero: nothing does
+	adjusted    map[cloud.VolumeID]adjustment // what its volumes are known to be set to
+	asked       map[cloud.VolumeID]time.Time  // when the guest was last asked to give a volume back
 }
 
 // Open finds what an earlier program left in o.Dir, and acts on nothing yet.
@@ -117,10 +125,14 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 	}
 	n := &Node{
 		Options: o, machines: map[cloud.InstanceID]*machine{},
+		volumes: map[cloud.VolumeID]*volume{}, snapshots: map[cloud.SnapshotID]*snapshot{},
 		changed: make(chan struct{}), queued: make(chan struct{}, 1),
 	}
-	if err := os.MkdirAll(filepath.Join(o.Dir, "machines"), 0o700); err != nil {
-		return nil, fmt.Errorf("open the node's folder: %w", err)
+	n.sweeping.pass = n.sweep
+	for _, folder := range []string{"machines", "keepers", "snapshots"} {
+		if err := os.MkdirAll(filepath.Join(o.Dir, folder), 0o700); err != nil {
+			return nil, fmt.Errorf("open the node's folder: %w", err)
+		}
 	}
 	var err error
 	if n.cache, err = openCache(filepath.Join(o.Dir, "cache"), o.CacheBytes, o.Now); err != nil {
@@ -130,15 +142,27 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 		return nil, fmt.Errorf("read the node's last assignment: %w; move the file away, and the node does nothing until the cloud tells it anew", err)
 	}
 	n.index()
+	if err := n.recognise(ctx); err != nil {
+		return nil, err
+	}
+	n.keepReserve()
+	return n, nil
+}
+
+// recognise what earlier programs left: machines, volumes and who has them, and
+// snapshots that are being stored.
+func (n *Node) recognise(ctx context.Context) error {
 	left, err := n.leftovers(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, id := range left {
 		n.know(id)
 	}
-	n.keepReserve()
-	return n, nil
+	if err := n.recogniseVolumes(ctx); err != nil {
+		return err
+	}
+	return n.recogniseSnapshots(ctx)
 }
 
 // Accept takes an assignment in: durable first, then known. An older one than
@@ -161,20 +185,22 @@ func (n *Node) Accept(a link.Assignment) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	before := n.assigned
+	instances, volumes, snapshots := n.assigned, n.keeps, n.takes
 	n.assignment = a
 	n.index()
-	for id := range before {
+	for id := range instances {
 		if _, still := n.assigned[id]; !still {
 			n.abandon(id)
-			n.wakeLocked(id)
+			n.wakeMachine(id)
 		}
 	}
 	for id, i := range n.assigned {
-		if was, had := before[id]; !had || was.Wishes != i.Wishes || was.Reboots != i.Reboots {
-			n.wakeLocked(id)
+		if was, had := instances[id]; !had || was.Wishes != i.Wishes || was.Reboots != i.Reboots {
+			n.wakeMachine(id)
 		}
 	}
+	n.wakeVolumes(volumes)
+	n.wakeSnapshots(snapshots)
 	n.touch()
 	return nil
 }
@@ -193,12 +219,22 @@ func (n *Node) abandon(id cloud.InstanceID) {
 	}
 }
 
-// index the assignment, and know every machine that it names.
+// index the assignment, and know everything that it names.
 func (n *Node) index() {
 	n.assigned = make(map[cloud.InstanceID]cloud.Instance, len(n.assignment.Instances))
 	for _, i := range n.assignment.Instances {
 		n.assigned[i.ID] = i
 		n.know(i.ID)
+	}
+	n.keeps = make(map[cloud.VolumeID]cloud.Volume, len(n.assignment.Volumes))
+	for _, v := range n.assignment.Volumes {
+		n.keeps[v.ID] = v
+		n.knowVolume(v.ID)
+	}
+	n.takes = make(map[cloud.SnapshotID]cloud.Snapshot, len(n.assignment.Snapshots))
+	for _, s := range n.assignment.Snapshots {
+		n.takes[s.ID] = s
+		n.knowSnapshot(s.ID)
 	}
 }
 
@@ -206,6 +242,7 @@ func (n *Node) know(id cloud.InstanceID) *machine {
 	m := n.machines[id]
 	if m == nil {
 		m = &machine{id: id, phase: cloud.PhasePreparing, wishes: n.assigned[id].Wishes}
+		m.pass = func(ctx context.Context) { n.pass(ctx, m) }
 		n.machines[id] = m
 	}
 	return m
@@ -229,6 +266,14 @@ func (n *Node) Report() (link.Report, <-chan struct{}) {
 	for _, id := range slices.Sorted(maps.Keys(n.machines)) {
 		m := n.machines[id]
 		r.Machines = append(r.Machines, link.Machine{Instance: id, Wishes: m.wishes, Phase: m.phase, Reason: m.reason})
+	}
+	for _, id := range slices.Sorted(maps.Keys(n.volumes)) {
+		if v := n.volumes[id]; !v.gone {
+			r.Volumes = append(r.Volumes, n.reportVolume(v))
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(n.takes)) {
+		r.Snapshots = append(r.Snapshots, n.reportSnapshot(n.snapshots[id]))
 	}
 	return r, n.changed
 }

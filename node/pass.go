@@ -26,10 +26,7 @@ const settleTime = 10 * time.Second
 // pass walks the whole road once for one machine. Nothing is done before the
 // node has an assignment: to know of none is not to be told to run nothing.
 func (n *Node) pass(ctx context.Context, m *machine) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	n.mu.Lock()
-	m.cancel = cancel
 	told := n.assignment.Generation > 0
 	removed := n.machines[m.id] != m
 	instance, assigned := n.assigned[m.id]
@@ -48,9 +45,10 @@ func (n *Node) pass(ctx context.Context, m *machine) {
 
 // ensure makes the machine what it should be, and says how it stands.
 func (n *Node) ensure(ctx context.Context, i cloud.Instance, m *machine) (cloud.Phase, error) {
-	if err := n.recall(m); err != nil {
+	if err := errors.Join(n.recall(m), n.makeFolder(m)); err != nil {
 		return cloud.PhasePreparing, err
 	}
+	m.lookAt = time.Time{}
 	dir := n.machineDir(i.ID)
 	status, err := n.Hypervisor.Observe(ctx, dir)
 	if err != nil {
@@ -63,20 +61,33 @@ func (n *Node) ensure(ctx context.Context, i cloud.Instance, m *machine) (cloud.
 		return phaseOf(status), fmt.Errorf("connect to the network: %w", err)
 	}
 	if status == hypervisor.Absent {
-		if err := n.endedEarly(m); err != nil {
-			return cloud.PhasePreparing, err
-		}
-		if err := n.start(ctx, i, m, port); err != nil {
-			return cloud.PhasePreparing, err
-		}
-		m.startedAt = n.Now()
-		return cloud.PhaseUp, nil
+		return n.restart(ctx, i, m, port)
 	}
 	if status == hypervisor.Exited || n.Now().Sub(m.startedAt) >= settleTime {
 		m.memo.Up, m.startedAt = true, time.Time{}
 	}
-	phase, err := n.reboot(ctx, i, m, status)
-	return phase, errors.Join(err, n.remember(m.memo))
+	err = n.tend(ctx, m, status)
+	phase, rebooted := n.reboot(ctx, i, m, status)
+	return phase, errors.Join(err, rebooted, n.remember(m.memo))
+}
+
+// restart the machine of an instance that has none: what the last one had open is
+// closed.
+func (n *Node) restart(ctx context.Context, i cloud.Instance, m *machine, port network.Attachment) (cloud.Phase, error) {
+	if _, err := n.follow(ctx, n.machineHost(m.id), hypervisor.Absent); err != nil {
+		return cloud.PhasePreparing, err
+	}
+	if err := n.releaseUnwanted(m); err != nil {
+		return cloud.PhasePreparing, err
+	}
+	if err := n.endedEarly(m); err != nil {
+		return cloud.PhasePreparing, err
+	}
+	if err := n.start(ctx, i, m, port); err != nil {
+		return cloud.PhasePreparing, err
+	}
+	m.startedAt = n.Now()
+	return cloud.PhaseUp, nil
 }
 
 // endedEarly says, once, that a machine which this program has started was gone
@@ -99,11 +110,12 @@ func (n *Node) start(ctx context.Context, i cloud.Instance, m *machine, port net
 	if m.memo.Bases, err = bases(i); err != nil {
 		return err
 	}
-	m.memo.Reboots, m.powerDownBy = i.Reboots, time.Time{}
-	if err := n.remember(m.memo); err != nil {
+	m.memo.Reboots, m.memo.Halted, m.powerDownBy = i.Reboots, false, time.Time{}
+	volumes := n.wanted(i.ID)
+	if err := n.claim(m, volumes...); err != nil {
 		return err
 	}
-	wanted, err := n.prepare(ctx, i)
+	wanted, err := n.prepare(ctx, i, volumes)
 	if err != nil {
 		return err
 	}
@@ -111,6 +123,7 @@ func (n *Node) start(ctx context.Context, i cloud.Instance, m *machine, port net
 	if err := n.Hypervisor.Start(ctx, wanted); err != nil {
 		return fmt.Errorf("start the machine: %w", err)
 	}
+	n.plugged(m, volumes...)
 	return nil
 }
 
@@ -123,8 +136,8 @@ func (n *Node) conclude(ctx context.Context, i cloud.Instance, m *machine, phase
 	defer n.mu.Unlock()
 	before := *m
 	m.phase, m.wishes, m.reason = phase, i.Wishes, cloud.Reason{}
-	if err == nil {
-		m.retryAt = m.powerDownBy
+	if err == nil || errors.Is(err, errWaiting) {
+		m.retryAt = earlier(m.powerDownBy, m.lookAt)
 		if m.startedAt.IsZero() {
 			m.failures = 0
 		}
@@ -141,6 +154,14 @@ func (n *Node) conclude(ctx context.Context, i cloud.Instance, m *machine, phase
 	}
 }
 
+// earlier of two times, a zero one being none.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
 // fail counts a failure; the next try is the later the more there were.
 func (m *machine) fail(now time.Time, err error) {
 	m.failures++
@@ -154,7 +175,10 @@ func (m *machine) everUp() bool { return m.memo == nil || m.memo.Up }
 
 // giveBack removes all that is left of a machine that is no longer assigned.
 func (n *Node) giveBack(ctx context.Context, m *machine) {
-	err := n.remove(ctx, m.id)
+	ready, err := n.letGo(ctx, m)
+	if err == nil && ready {
+		err = n.remove(ctx, m.id)
+	}
 	if ctx.Err() != nil {
 		return
 	}
@@ -165,11 +189,17 @@ func (n *Node) giveBack(ctx context.Context, m *machine) {
 		n.Log.Warn("a machine can't be removed yet", "instance", m.id, "attempt", m.failures, "err", err)
 		return
 	}
+	if m.retryAt = earlier(m.powerDownBy, m.lookAt); !ready {
+		return
+	}
+	for _, id := range m.memo.Volumes {
+		n.free(id)
+	}
 	n.keepReserve()
 	delete(n.machines, m.id)
 	if _, back := n.assigned[m.id]; back {
 		n.know(m.id) // from the beginning: there is nothing of it
-		n.wakeLocked(m.id)
+		n.wakeMachine(m.id)
 	}
 	n.Log.Info("machine removed", "instance", m.id)
 	n.touch()
@@ -197,30 +227,6 @@ func (n *Node) remove(ctx context.Context, id cloud.InstanceID) error {
 		return fmt.Errorf("remove the machine's folder: %w", err)
 	}
 	return durable.SyncDir(filepath.Dir(dir))
-}
-
-// reboot brings the guest through the reboots that were asked for and not made
-// yet, and says how the machine stands. One that comes while the guest still
-// shuts down for another is made with it.
-func (n *Node) reboot(ctx context.Context, i cloud.Instance, m *machine, status hypervisor.Status) (cloud.Phase, error) {
-	if m.memo.Reboots >= i.Reboots {
-		return phaseOf(status), nil
-	}
-	dir := n.machineDir(i.ID)
-	if status == hypervisor.Running && m.powerDownBy.IsZero() {
-		if err := n.Hypervisor.PowerDown(ctx, dir); err != nil {
-			return cloud.PhaseUp, fmt.Errorf("ask the guest to shut down: %w", err)
-		}
-		m.powerDownBy = n.Now().Add(powerDownGrace)
-	}
-	if status == hypervisor.Running && n.Now().Before(m.powerDownBy) {
-		return cloud.PhaseUp, nil
-	}
-	if err := n.Hypervisor.Reset(ctx, dir); err != nil {
-		return cloud.PhaseUp, fmt.Errorf("reset the machine: %w", err)
-	}
-	m.memo.Reboots, m.powerDownBy = i.Reboots, time.Time{}
-	return cloud.PhaseUp, nil
 }
 
 func phaseOf(s hypervisor.Status) cloud.Phase {

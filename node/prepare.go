@@ -1,13 +1,14 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"mallee/block"
 	"mallee/cloud"
@@ -15,10 +16,6 @@ import (
 	"mallee/image"
 	"mallee/network"
 )
-
-// powerDownGrace is how long a guest that is asked to reboot may take to shut
-// down before it is reset hard (EC2 waits four minutes).
-const powerDownGrace = 4 * time.Minute
 
 // ImageError tells that an image can't be used, which is for its owner to mend.
 type ImageError struct {
@@ -32,17 +29,14 @@ func (e *ImageError) Unwrap() error { return e.Err }
 // bases are the cache entries that the instance's machine stands on: known
 // before any is there, and checked as far as figures go.
 func bases(i cloud.Instance) ([]string, error) {
-	keys := []string{imageKey(i.Image)}
 	if i.Virtualization == cloud.Paravirtual {
-		if i.Kernel == nil || i.Ramdisk == nil {
-			return nil, permanentError{errors.New("a paravirtual instance needs a kernel and a ramdisk image")}
-		}
-		if err := image.FitsParavirtual(i.Image.Size, diskBytes(i)); err != nil {
-			return nil, permanentError{&ImageError{i.Image.ID, err}}
-		}
-		return append(keys, paravirtualKey(i), imageKey(*i.Kernel), imageKey(*i.Ramdisk)), nil
+		return paravirtualBases(i)
 	}
-	rest, err := image.EphemeralSize(i.Image.Size, diskBytes(i))
+	var keys []string
+	if !i.EBS {
+		keys = append(keys, imageKey(i.Image))
+	}
+	_, rest, err := ephemeral(i)
 	if err != nil {
 		return nil, permanentError{&ImageError{i.Image.ID, err}}
 	}
@@ -50,6 +44,46 @@ func bases(i cloud.Instance) ([]string, error) {
 		keys = append(keys, ephemeralKey(rest))
 	}
 	return keys, nil
+}
+
+func paravirtualBases(i cloud.Instance) ([]string, error) {
+	switch {
+	case i.EBS:
+		return nil, permanentError{errors.New("an instance whose root is a volume can't be paravirtual")}
+	case i.Kernel == nil || i.Ramdisk == nil:
+		return nil, permanentError{errors.New("a paravirtual instance needs a kernel and a ramdisk image")}
+	}
+	if err := image.FitsParavirtual(i.Image.Size, diskBytes(i)); err != nil {
+		return nil, permanentError{&ImageError{i.Image.ID, err}}
+	}
+	return []string{imageKey(i.Image), paravirtualKey(i), imageKey(*i.Kernel), imageKey(*i.Ramdisk)}, nil
+}
+
+// defaultEphemeral is where the ephemeral disk of an HVM instance is if nothing
+// is said (Eucalyptus's layout).
+const defaultEphemeral = "/dev/sdb"
+
+// ephemeral is the device and the size in bytes of the second disk of an HVM
+// instance; the size is 0 where it has none. An instance whose image is on its
+// disk has one if there is room and nothing else was said; one whose root is a
+// volume has it if it was asked for.
+func ephemeral(i cloud.Instance) (device string, size int64, err error) {
+	image0 := i.Image.Size
+	if i.EBS {
+		image0 = 0
+	}
+	if size, err = image.EphemeralSize(image0, diskBytes(i)); err != nil {
+		return "", 0, err
+	}
+	for _, m := range i.Mappings {
+		if m.VirtualName == cloud.Ephemeral0 && !m.NoDevice {
+			return m.Device, size, nil
+		}
+	}
+	if i.EBS || len(i.Mappings) > 0 {
+		return "", 0, nil
+	}
+	return defaultEphemeral, size, nil
 }
 
 // Keys of the cache: an image's bytes by its manifest's digest, and what is
@@ -62,46 +96,101 @@ func paravirtualKey(i cloud.Instance) string {
 }
 func ephemeralKey(size int64) string { return fmt.Sprintf("ephemeral-%d", size) }
 
+// placed is a disk at a device.
+type placed struct {
+	device string
+	hypervisor.Disk
+}
+
 // prepare sees to it that all that a machine starts from is there. Its bases
-// were remembered before.
-func (n *Node) prepare(ctx context.Context, i cloud.Instance) (hypervisor.Machine, error) {
+// were remembered before, and its volumes are in hand.
+func (n *Node) prepare(ctx context.Context, i cloud.Instance, volumes []cloud.Volume) (hypervisor.Machine, error) {
 	wanted := hypervisor.Machine{
 		ID: string(i.ID), Dir: n.machineDir(i.ID),
 		VCPUs: i.Size.VCPUs, MemoryMiB: i.Size.MemoryMiB,
 		UUID: machineUUID(i.ID), Manufacturer: "Mallee", Product: string(i.Type),
 	}
-	root, err := n.ensureImage(ctx, i.Image)
+	var disks []placed
+	var err error
+	switch {
+	case i.EBS:
+		disks, err = n.prepareEphemeral(ctx, i)
+	case i.Virtualization == cloud.Paravirtual:
+		disks, err = n.prepareParavirtual(ctx, i, &wanted)
+	default:
+		disks, err = n.prepareHVM(ctx, i)
+	}
 	if err != nil {
 		return wanted, err
 	}
-	if i.Virtualization == cloud.Paravirtual {
-		return wanted, n.prepareParavirtual(ctx, i, root, &wanted)
+	for _, w := range volumes {
+		d, err := n.ensureVolume(ctx, w)
+		if err != nil {
+			return wanted, err
+		}
+		disks = append(disks, placed{w.Attachment.Device, d})
 	}
-	return wanted, n.prepareHVM(ctx, i, root, &wanted)
+	wanted.Disks, err = inOrder(disks, i.RootDevice)
+	return wanted, err
+}
+
+// inOrder are the disks as the guest shall see them: the root first, for it is
+// booted from, then by device.
+func inOrder(disks []placed, root string) (list []hypervisor.Disk, err error) {
+	rank := func(p placed) string {
+		if cloud.Slot(p.device) == cloud.Slot(root) {
+			return ""
+		}
+		return cloud.Slot(p.device)
+	}
+	slices.SortStableFunc(disks, func(a, b placed) int { return cmp.Compare(rank(a), rank(b)) })
+	if len(disks) == 0 || rank(disks[0]) != "" {
+		return nil, fmt.Errorf("no volume is attached at %s, which is the root", root)
+	}
+	for _, p := range disks {
+		list = append(list, p.Disk)
+	}
+	return list, nil
 }
 
 // prepareHVM: the image as it is, and the rest of the type's disk as a second,
 // formatted one (Eucalyptus's layout).
-func (n *Node) prepareHVM(ctx context.Context, i cloud.Instance, root string, wanted *hypervisor.Machine) error {
-	if err := n.ensureDisk(ctx, i, roleRoot, root, roundUp(i.Image.Size), wanted); err != nil {
-		return err
+func (n *Node) prepareHVM(ctx context.Context, i cloud.Instance) ([]placed, error) {
+	base, err := n.ensureImage(ctx, i.Image)
+	if err != nil {
+		return nil, err
 	}
-	rest, err := image.EphemeralSize(i.Image.Size, diskBytes(i))
-	if err != nil || rest == 0 {
-		return err
+	root, err := n.ensureDisk(ctx, i, roleRoot, base, roundUp(i.Image.Size))
+	if err != nil {
+		return nil, err
 	}
-	base, err := n.ensureBase(ctx, ephemeralKey(rest), func(f *os.File) error {
-		return image.Ephemeral(ctx, f, rest)
+	rest, err := n.prepareEphemeral(ctx, i)
+	return append([]placed{{i.RootDevice, root}}, rest...), err
+}
+
+// prepareEphemeral: the second disk, where the instance has one.
+func (n *Node) prepareEphemeral(ctx context.Context, i cloud.Instance) ([]placed, error) {
+	device, size, err := ephemeral(i)
+	if err != nil || size == 0 {
+		return nil, err
+	}
+	base, err := n.ensureBase(ctx, ephemeralKey(size), func(f *os.File) error {
+		return image.Ephemeral(ctx, f, size)
 	})
 	if err != nil {
-		return fmt.Errorf("format the ephemeral disk: %w", err)
+		return nil, fmt.Errorf("format the ephemeral disk: %w", err)
 	}
-	return n.ensureDisk(ctx, i, roleEphemeral, base, rest, wanted)
+	disk, err := n.ensureDisk(ctx, i, roleEphemeral, base, size)
+	return []placed{{device, disk}}, err
 }
 
 // prepareParavirtual: one disk of three partitions around the root file
 // system, kernel and ramdisk beside it.
-func (n *Node) prepareParavirtual(ctx context.Context, i cloud.Instance, root string, wanted *hypervisor.Machine) error {
+func (n *Node) prepareParavirtual(ctx context.Context, i cloud.Instance, wanted *hypervisor.Machine) ([]placed, error) {
+	root, err := n.ensureImage(ctx, i.Image)
+	if err != nil {
+		return nil, err
+	}
 	base, err := n.ensureBase(ctx, paravirtualKey(i), func(f *os.File) error {
 		src, err := os.Open(root)
 		if err != nil {
@@ -111,19 +200,20 @@ func (n *Node) prepareParavirtual(ctx context.Context, i cloud.Instance, root st
 		return image.Paravirtual(ctx, f, src, i.Image.Size, diskBytes(i))
 	})
 	if err != nil {
-		return fmt.Errorf("lay out the disk: %w", err)
+		return nil, fmt.Errorf("lay out the disk: %w", err)
 	}
-	if err := n.ensureDisk(ctx, i, roleRoot, base, diskBytes(i), wanted); err != nil {
-		return err
+	disk, err := n.ensureDisk(ctx, i, roleRoot, base, diskBytes(i))
+	if err != nil {
+		return nil, err
 	}
 	if wanted.Kernel, err = n.ensureImage(ctx, *i.Kernel); err != nil {
-		return err
+		return nil, err
 	}
 	if wanted.Ramdisk, err = n.ensureImage(ctx, *i.Ramdisk); err != nil {
-		return err
+		return nil, err
 	}
 	wanted.Append = image.ParavirtualArguments
-	return nil
+	return []placed{{i.RootDevice, disk}}, nil
 }
 
 // ensureImage has the raw image in the cache. A write that failed is the
@@ -155,13 +245,12 @@ func (n *Node) ensureBase(ctx context.Context, key string, build func(*os.File) 
 	}
 }
 
-func (n *Node) ensureDisk(ctx context.Context, i cloud.Instance, role, base string, size int64, wanted *hypervisor.Machine) error {
+func (n *Node) ensureDisk(ctx context.Context, i cloud.Instance, role, base string, size int64) (hypervisor.Disk, error) {
 	a, err := n.Disks.Ensure(ctx, block.Disk{Name: diskName(i.ID, role), Base: base, Size: size})
 	if err != nil {
-		return fmt.Errorf("make disk %s: %w", role, err)
+		return hypervisor.Disk{}, fmt.Errorf("make disk %s: %w", role, err)
 	}
-	wanted.Disks = append(wanted.Disks, hypervisor.Disk{Serial: role, Attachment: a})
-	return nil
+	return hypervisor.Disk{Serial: role, Attachment: a}, nil
 }
 
 func (n *Node) progress(ref cloud.ImageRef) func(done, total int64) {

@@ -32,6 +32,8 @@ type rig struct {
 	boots hypervisorfake.Boots
 	world *hypervisorfake.World
 	disks *blockfake.Disks
+	store *blockfake.Disks // of volumes
+	bytes *vault
 	net   *networkfake.Network
 
 	mu   sync.Mutex       // guards what follows in Run mode
@@ -45,14 +47,19 @@ func newRig(t *testing.T) *rig {
 	r := &rig{T: t, dir: t.TempDir(), now: time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC), boots: hypervisorfake.Linux, fail: map[string]error{}}
 	r.world = hypervisorfake.New(func(m hypervisor.Machine) (hypervisorfake.Guest, error) { return r.boots(m) })
 	r.disks = blockfake.New(func(path string) ([]byte, error) { _, err := os.Stat(path); return nil, err })
+	r.store = blockfake.New(blockfake.Anything)
+	r.bytes = newVault()
+	r.world.Connect(outside{r.store, r.bytes})
 	r.open()
 	return r
 }
 
 func (r *rig) options() Options {
+	program := r.world.Open()
 	return Options{
 		ID: "node-1", Zone: "zone-1a", Dir: r.dir, Capacity: cloud.Size{VCPUs: 4, MemoryMiB: 4096, DiskGiB: 100},
-		Cloud: nil, Hypervisor: faultyHypervisor{r.world.Open(), r}, Disks: faultyDisks{r.disks, r}, Network: faultyNetwork{r.net, r},
+		Cloud: nil, Hypervisor: faultyHypervisor{program, r}, Storage: faultyStorage{program.(hypervisor.Storage), r},
+		Disks: faultyDisks{r.disks, "disk", r}, Volumes: faultyDisks{r.store, "volume", r}, Contents: faultyContents{r.bytes, r}, Network: faultyNetwork{r.net, r},
 		Images: faultyImages{r}, CacheBytes: 1 << 40, Now: func() time.Time { return r.now },
 	}
 }
@@ -172,18 +179,19 @@ func (h faultyHypervisor) Kill(ctx context.Context, dir string) error {
 
 type faultyDisks struct {
 	block.Disks
+	what string
 	*rig
 }
 
 func (d faultyDisks) Ensure(ctx context.Context, wish block.Disk) (block.Attachment, error) {
-	if err := d.effect("make disk"); err != nil {
+	if err := d.effect("make " + d.what); err != nil {
 		return block.Attachment{}, err
 	}
 	return d.Disks.Ensure(ctx, wish)
 }
 
 func (d faultyDisks) Remove(ctx context.Context, name string) error {
-	if err := d.effect("remove disk"); err != nil {
+	if err := d.effect("remove " + d.what); err != nil {
 		return err
 	}
 	return d.Disks.Remove(ctx, name)

@@ -56,8 +56,19 @@ func (n *Node) sync(ctx context.Context, r link.Report, changed <-chan struct{})
 	return n.Cloud.Sync(ctx, r)
 }
 
-// work starts a worker for each machine that something happened to, and for
-// all of them at every tick.
+// turn is when something that the node keeps is looked at, and by whom: by one
+// worker at a time.
+type turn struct {
+	pass    func(context.Context) // looks at it once
+	retryAt time.Time             // when it is looked at again unasked; zero: at the next tick
+	retry   *time.Timer           // of retryAt, in Run mode
+	due     bool                  // something happened to it since a worker last took it
+	busy    bool                  // a worker has it
+	cancel  func()                // ends the last pass that was made; nil before the first
+}
+
+// work starts a worker for each thing that something happened to, and for all of
+// them at every tick.
 func (n *Node) work(ctx context.Context) {
 	tick := time.NewTicker(n.Tick)
 	defer tick.Stop()
@@ -73,93 +84,118 @@ func (n *Node) work(ctx context.Context) {
 		case <-n.Hypervisor.Changes():
 			n.wakeAll()
 		case <-n.queued:
-			for _, m := range n.take() {
-				workers.Go(func() { n.serve(ctx, m) })
+			for _, t := range n.claimed() {
+				workers.Go(func() { n.serve(ctx, t) })
 			}
 		}
 	}
 }
 
-// serve one machine until it has nothing more to do.
-func (n *Node) serve(ctx context.Context, m *machine) {
-	n.pass(ctx, m)
-	for n.again(ctx, m) {
-		n.pass(ctx, m)
+// serve a thing until there is nothing more to do.
+func (n *Node) serve(ctx context.Context, t *turn) {
+	n.look(ctx, t)
+	for n.again(ctx, t) {
+		n.look(ctx, t)
 	}
 }
 
-// take the machines that are queued; each is a worker's from here on.
-func (n *Node) take() []*machine {
+// look makes a pass that can be abandoned.
+func (n *Node) look(ctx context.Context, t *turn) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	n.mu.Lock()
+	t.cancel = cancel
+	n.mu.Unlock()
+	t.pass(ctx)
+}
+
+// claimed are the things that are queued; each is a worker's from here on.
+func (n *Node) claimed() []*turn {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	taken := n.queue
 	n.queue = nil
-	for _, m := range taken {
-		m.due, m.busy = false, true
+	for _, t := range taken {
+		t.due, t.busy = false, true
 	}
 	return taken
 }
 
-// again says whether there is more to do for the worker; otherwise the machine
-// is not its own any more, and is due again when it should be retried.
-func (n *Node) again(ctx context.Context, m *machine) bool {
+// again says whether there is more to do for the worker; otherwise the thing is
+// not its own any more, and is due again when it should be retried.
+func (n *Node) again(ctx context.Context, t *turn) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if m.due && ctx.Err() == nil {
-		m.due = false
+	if t.due && ctx.Err() == nil {
+		t.due = false
 		return true
 	}
-	m.busy = false
-	if m.retry != nil {
-		m.retry.Stop()
+	t.busy = false
+	if t.retry != nil {
+		t.retry.Stop()
 	}
-	if wait := m.retryAt.Sub(n.Now()); wait > 0 && ctx.Err() == nil {
-		m.retry = time.AfterFunc(wait, func() { n.wake(m.id) })
+	if wait := t.retryAt.Sub(n.Now()); wait > 0 && ctx.Err() == nil {
+		t.retry = time.AfterFunc(wait, func() { n.wake(t) })
 	}
 	return false
 }
 
-// Step makes one pass over every machine, one after the other: what Run does,
-// for a simulation that decides when.
+// Step makes one pass over every thing, one after the other: what Run does, for a
+// simulation that decides when.
 func (n *Node) Step(ctx context.Context) {
 	n.mu.Lock()
-	var all []*machine
-	for _, id := range slices.Sorted(maps.Keys(n.machines)) {
-		all = append(all, n.machines[id])
-	}
+	all := n.turns()
 	n.queue = nil
 	n.mu.Unlock()
-	for _, m := range all {
-		n.pass(ctx, m)
+	for _, t := range all {
+		n.look(ctx, t)
 	}
 }
 
-func (n *Node) wake(id cloud.InstanceID) {
+// turns of all things, machines first, each kind in the order of its names. mu is
+// held.
+func (n *Node) turns() (all []*turn) {
+	for _, id := range slices.Sorted(maps.Keys(n.machines)) {
+		all = append(all, &n.machines[id].turn)
+	}
+	for _, id := range slices.Sorted(maps.Keys(n.volumes)) {
+		all = append(all, &n.volumes[id].turn)
+	}
+	return append(all, &n.sweeping)
+}
+
+func (n *Node) wake(t *turn) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.wakeLocked(id)
+	n.wakeLocked(t)
 }
 
 func (n *Node) wakeAll() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for id := range n.machines {
-		n.wakeLocked(id)
+	for _, t := range n.turns() {
+		n.wakeLocked(t)
 	}
 }
 
-// wakeLocked asks for a pass over the machine: by the worker that has it, or by
-// the next. mu is held.
-func (n *Node) wakeLocked(id cloud.InstanceID) {
-	m := n.machines[id]
-	if m == nil || m.due {
+// wakeMachine asks for a pass over a machine that is known. mu is held.
+func (n *Node) wakeMachine(id cloud.InstanceID) {
+	if m := n.machines[id]; m != nil {
+		n.wakeLocked(&m.turn)
+	}
+}
+
+// wakeLocked asks for a pass: by the worker that has the thing, or by the next.
+// mu is held.
+func (n *Node) wakeLocked(t *turn) {
+	if t.due {
 		return
 	}
-	m.due = true
-	if m.busy {
+	t.due = true
+	if t.busy {
 		return
 	}
-	n.queue = append(n.queue, m)
+	n.queue = append(n.queue, t)
 	select {
 	case n.queued <- struct{}{}:
 	default: // it holds one already

@@ -20,6 +20,7 @@ import (
 	"mallee/cloud"
 	"mallee/controller"
 	"mallee/ec2"
+	"mallee/hypervisor"
 	hypervisorfake "mallee/hypervisor/fake"
 	"mallee/iam"
 	networkfake "mallee/network/fake"
@@ -144,10 +145,12 @@ func (t *town) populate() {
 
 // node with room for all of the town.
 func (t *town) node(id cloud.NodeID, dir string, loops *controller.Controller, host *networkfake.Host) *node.Node {
+	program := hypervisorfake.New(hypervisorfake.Linux).Open()
 	n, err := node.Open(t.b.Context(), node.Options{
 		ID: id, Zone: "sim-1a", Dir: filepath.Join(dir, string(id)), Cloud: loops,
 		Capacity:   cloud.Size{VCPUs: 1 << 20, MemoryMiB: 1 << 30, DiskGiB: 1 << 30},
-		Hypervisor: hypervisorfake.New(hypervisorfake.Linux).Open(), Disks: blockfake.New(blockfake.Anything),
+		Hypervisor: program, Storage: program.(hypervisor.Storage), Disks: blockfake.New(blockfake.Anything),
+		Volumes: blockfake.New(blockfake.Anything), Contents: contents{newVault(), &faults{}},
 		Network: networkfake.New(host), Images: images{&faults{}}, CacheBytes: 1 << 40, Now: time.Now, Log: discard,
 	})
 	if err != nil {

@@ -118,6 +118,39 @@ func (h faultyHypervisor) Kill(ctx context.Context, dir string) error {
 	return done(h.faults, "kill", func() error { return h.Hypervisor.Kill(ctx, dir) })
 }
 
+type faultyStorage struct {
+	hypervisor.Storage
+	*faults
+}
+
+func (s faultyStorage) Plug(ctx context.Context, dir string, d hypervisor.Disk) error {
+	return done(s.faults, "plug", func() error { return s.Storage.Plug(ctx, dir, d) })
+}
+
+func (s faultyStorage) Unplug(ctx context.Context, dir, serial string, force bool) error {
+	return done(s.faults, "unplug", func() error { return s.Storage.Unplug(ctx, dir, serial, force) })
+}
+
+func (s faultyStorage) Adjust(ctx context.Context, dir, serial string, size int64, l hypervisor.Limits) error {
+	return done(s.faults, "adjust", func() error { return s.Storage.Adjust(ctx, dir, serial, size, l) })
+}
+
+func (s faultyStorage) Copy(ctx context.Context, dir string, copies []hypervisor.Copy) ([]bool, error) {
+	return effect(s.faults, "copy", func() ([]bool, error) { return s.Storage.Copy(ctx, dir, copies) })
+}
+
+func (s faultyStorage) Fill(ctx context.Context, dir, serial string, rate int64) error {
+	return done(s.faults, "fill", func() error { return s.Storage.Fill(ctx, dir, serial, rate) })
+}
+
+func (s faultyStorage) Jobs(ctx context.Context, dir string) ([]hypervisor.Job, error) {
+	return effect(s.faults, "list jobs", func() ([]hypervisor.Job, error) { return s.Storage.Jobs(ctx, dir) })
+}
+
+func (s faultyStorage) Dismiss(ctx context.Context, dir, id string) error {
+	return done(s.faults, "dismiss", func() error { return s.Storage.Dismiss(ctx, dir, id) })
+}
+
 type faultyDisks struct {
 	block.Disks
 	*faults

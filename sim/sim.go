@@ -97,6 +97,8 @@ type World struct {
 	machines *hypervisorfake.World
 	eyes     hypervisor.Hypervisor // the machines, seen without faults
 	disks    *blockfake.Disks
+	volumes  *blockfake.Disks
+	vault    *vault
 	host     *networkfake.Host
 	network  *networkfake.Network
 	node     *node.Node
@@ -114,8 +116,10 @@ func New(o Options) (*World, error) {
 		rand:     rand.New(rand.NewPCG(o.Seed, 1)),
 		memory:   state.NewMemory(),
 		machines: hypervisorfake.New(hypervisorfake.Linux), disks: blockfake.New(blockfake.Anything), host: networkfake.NewHost(),
+		volumes: blockfake.New(blockfake.Anything), vault: newVault(),
 		promised: map[cloud.InstanceID]bool{},
 	}
+	w.machines.Connect(outside{w.volumes, w.vault})
 	w.eyes = w.machines.Open()
 	w.faults.rand = w.rand
 	w.memory.Interrupt = w.interrupt
@@ -172,11 +176,13 @@ func (w *World) openNode() error {
 		w.network.Close()
 	}
 	w.network = networkfake.New(w.host)
+	program := w.machines.Open()
 	var err error
 	w.node, err = node.Open(w.ctx, node.Options{
 		ID: nodeID, Zone: "sim-1a", Dir: w.Dir, Capacity: cloud.Size{VCPUs: 12, MemoryMiB: 12 * 512, DiskGiB: 12 * 5},
 		Cloud:      nobody{},
-		Hypervisor: faultyHypervisor{w.machines.Open(), &w.faults}, Disks: faultyDisks{w.disks, &w.faults},
+		Hypervisor: faultyHypervisor{program, &w.faults}, Storage: faultyStorage{program.(hypervisor.Storage), &w.faults},
+		Disks: faultyDisks{w.disks, &w.faults}, Volumes: faultyDisks{w.volumes, &w.faults}, Contents: contents{w.vault, &w.faults},
 		Network: faultyNetwork{w.network, &w.faults}, Images: images{&w.faults},
 		CacheBytes: 1 << 40, Now: w.time, Log: w.Log,
 	})

@@ -102,6 +102,10 @@ func (h *house) openNode(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	volumes, err := file.Open(h.settings.folder.Path("node", "volumes"))
+	if err != nil {
+		return err
+	}
 	secret, err := h.secret("metadata")
 	if err != nil {
 		return err
@@ -119,7 +123,7 @@ func (h *house) openNode(ctx context.Context) error {
 	}
 	h.node, err = node.Open(ctx, node.Options{
 		ID: localNode, Zone: localZone, Dir: h.settings.folder.Path("node"), Capacity: capacity,
-		Cloud: h.controller, Hypervisor: h.hypervisor, Disks: disks, Network: h.network,
+		Cloud: h.controller, Hypervisor: h.hypervisor, Disks: disks, Volumes: volumes, Network: h.network,
 		Images:     &bundle.Source{Objects: h.walrus, Key: h.iam.CloudKey()},
 		CacheBytes: int64(capacity.DiskGiB) << 30 / cacheShare, Now: time.Now, Log: h.log,
 	})
