@@ -13,7 +13,9 @@ import (
 // Contents is where the bytes of snapshots are kept. What is just being written
 // is none of the live ones, and must outlive a sweep all the same.
 type Contents interface {
-	// Sweep gives back what none of the live contents needs.
+	// Sweep gives back what none of the live contents needs. It goes through them
+	// after it began to protect what is being written, so that a content which
+	// comes to be recorded meanwhile is one or the other.
 	Sweep(ctx context.Context, live iter.Seq[cloud.Content]) error
 }
 
@@ -33,13 +35,10 @@ type swept struct {
 }
 
 // sweep gives back what no snapshot, volume or task holds any more, when something
-// was let go since the last time, and every hour. A content that comes to be held
-// while the sweep runs was made, or held, before: it is among the live ones or
-// just written.
+// was let go since the last time, and every hour.
 func (c *Controller) sweep(ctx context.Context) error {
-	view := c.Store.View()
 	live := map[string]bool{}
-	for content := range state.LiveContents(view) {
+	for content := range c.live {
 		live[content.Manifest] = true
 	}
 	freed := false
@@ -52,9 +51,14 @@ func (c *Controller) sweep(ctx context.Context) error {
 		}
 		return nil
 	}
-	if err := c.Contents.Sweep(ctx, state.LiveContents(view)); err != nil {
+	if err := c.Contents.Sweep(ctx, c.live); err != nil {
 		return fmt.Errorf("sweep the contents of snapshots: %w", err)
 	}
 	c.swept = swept{c.Now(), live}
 	return nil
+}
+
+// live contents as they are when they are asked for.
+func (c *Controller) live(yield func(cloud.Content) bool) {
+	state.LiveContents(c.Store.View())(yield)
 }
