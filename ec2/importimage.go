@@ -137,7 +137,15 @@ func importImage(c *call, in *importImageInput) (*importImageReply, error) {
 	if err := c.add(t, "import-image-task"); err != nil {
 		return nil, err
 	}
-	return c.imageTask(t), nil
+	return c.newImageTask(t), nil
+}
+
+// newImageTask is the reply to ImportImage, which says less than those that
+// describe it.
+func (c *call) newImageTask(t *cloud.Task) *importImageReply {
+	out := c.imageTask(t)
+	out.BootMode = ""
+	return out
 }
 
 func importedImageBefore(c *call, id string) (any, error) {
@@ -145,7 +153,7 @@ func importedImageBefore(c *call, id string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.imageTask(t), nil
+	return c.newImageTask(t), nil
 }
 
 func (c *call) imageTask(t *cloud.Task) *importImageReply {
