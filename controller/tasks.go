@@ -58,6 +58,9 @@ func (c *Controller) finish(tx *state.Tx, t cloud.Task, made cloud.TaskResult) e
 		return c.failTask(tx, t, why)
 	}
 	t.Made = map[string]string{}
+	if t.Kind == cloud.ImportImage {
+		t.Sources = withAllDisks(t.Sources, len(made.Contents))
+	}
 	for n, size := range made.Sizes {
 		if n < len(t.Sources) {
 			t.Sources = slices.Clone(t.Sources)
@@ -86,6 +89,16 @@ func (c *Controller) finish(tx *state.Tx, t cloud.Task, made cloud.TaskResult) e
 	state.FinishTask(tx, t, c.Now())
 	c.Log.Info("task done", "task", t.ID)
 	return nil
+}
+
+// withAllDisks adds the disks that a single source, an OVA, turned out to have
+// beside its first.
+func withAllDisks(sources []cloud.DiskFile, n int) []cloud.DiskFile {
+	sources = slices.Clone(sources)
+	for len(sources) < n {
+		sources = append(sources, cloud.DiskFile{Device: fmt.Sprintf("/dev/sd%c", 'a'+len(sources))})
+	}
+	return sources
 }
 
 // hopeless says why what a task made can't be used any more.
