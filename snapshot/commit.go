@@ -72,45 +72,29 @@ func (c *commitment) hold(d Digest) {
 
 // putPages stores the pages that have changes, and takes over the parent's others.
 func (c *commitment) putPages(ctx context.Context) error {
-	group, groupContext := errgroup.WithContext(ctx)
+	if c.w.parent != nil {
+		old := c.w.parent.manifest.pages
+		for i := range old.len() {
+			number, d := old.at(i)
+			c.pages[number] = d
+		}
+	}
+	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(pagesAtOnce)
-	buf := make([]byte, pageBlocks*slotSize)
-	err := c.eachPage(groupContext, buf, func(number int64, list entries) {
+	err := c.w.journal.pages(func(number int64, slots []byte) error {
+		list, err := c.merge(ctx, c.pages[number], slots)
+		if err != nil || len(list) == 0 {
+			c.pages[number] = Digest{}
+			return err
+		}
 		data := encodePage(list)
 		d := Digest(sha256.Sum256(data))
 		c.pages[number] = d
 		c.hold(d)
-		group.Go(func() error { return c.w.store.put(groupContext, pages, d, data) })
+		group.Go(func() error { return c.w.store.put(ctx, pages, d, data) })
+		return ctx.Err()
 	})
 	return errors.Join(err, group.Wait())
-}
-
-func (c *commitment) eachPage(ctx context.Context, buf []byte, put func(number int64, list entries)) error {
-	for number := range c.pages {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		slots, touched, err := c.w.journal.page(int64(number), buf)
-		if err != nil {
-			return fmt.Errorf("reading its journal: %w", err)
-		}
-		old := Digest{}
-		if c.w.parent != nil {
-			old = c.w.parent.manifest.pages.find(uint32(number))
-		}
-		if !touched {
-			c.pages[number] = old
-			continue
-		}
-		list, err := c.merge(ctx, old, slots)
-		if err != nil {
-			return err
-		}
-		if len(list) > 0 {
-			put(int64(number), list)
-		}
-	}
-	return nil
 }
 
 // merge is a page of the parent with what the slots say.

@@ -201,26 +201,39 @@ func (j *journal) setSlot(index int64, d Digest) error {
 	return err
 }
 
-// page reads the slots of a page into buf, which has room for pageBlocks, and
-// tells whether any is touched. Those beyond the last block are untouched.
-func (j *journal) page(number int64, buf []byte) (slots []byte, touched bool, err error) {
-	count := min(j.blocks()-number*pageBlocks, pageBlocks)
-	slots = buf[:count*slotSize]
-	if _, err := j.file.ReadAt(slots, slotsAt+number*pageBlocks*slotSize); err != nil {
-		return nil, false, err
+// pages calls do with the slots of each page of which any is touched; they are
+// overwritten after. Slots beyond the last block are missing.
+func (j *journal) pages(do func(number int64, slots []byte) error) error {
+	const length = pageBlocks * slotSize
+	buf := make([]byte, length)
+	end := j.blocks() * slotSize
+	for at := int64(0); at < end; {
+		data, err := unix.Seek(int(j.file.Fd()), slotsAt+at, unix.SEEK_DATA) // nobody else uses the file's position
+		if errors.Is(err, unix.ENXIO) || err == nil && data >= slotsAt+end {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		at = max(data-slotsAt, at) / length * length
+		slots := buf[:min(end-at, length)]
+		if _, err := j.file.ReadAt(slots, slotsAt+at); err != nil {
+			return err
+		}
+		if !bytes.Equal(slots, zeroes[:len(slots)]) {
+			if err := do(at/length, slots); err != nil {
+				return err
+			}
+		}
+		at += length
 	}
-	return slots, !bytes.Equal(slots, zeroes[:len(slots)]), nil
+	return nil
 }
 
 // each calls do for each slot that is touched.
 func (j *journal) each(do func(index int64, d Digest) error) error {
-	buf := make([]byte, pageBlocks*slotSize)
-	for number := range pagesOf(j.header.Size) {
-		slots, touched, err := j.page(number, buf)
-		if err != nil {
-			return err
-		}
-		for i := int64(0); touched && i < int64(len(slots)); i += slotSize {
+	return j.pages(func(number int64, slots []byte) error {
+		for i := int64(0); i < int64(len(slots)); i += slotSize {
 			d := Digest(slots[i : i+slotSize])
 			if d == untouched {
 				continue
@@ -229,6 +242,6 @@ func (j *journal) each(do func(index int64, d Digest) error) error {
 				return err
 			}
 		}
-	}
-	return nil
+		return nil
+	})
 }

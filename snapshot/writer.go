@@ -18,10 +18,7 @@ import (
 	"mallee/durable"
 )
 
-const (
-	maxFrames    = 64 // blocks that are kept written in part; the oldest is stored then
-	blocksAtOnce = 8  // of one write
-)
+const blocksAtOnce = 8 // of one write
 
 // Writer takes the bytes of a content that comes to be. It is an nbd.Export.
 //
@@ -117,6 +114,9 @@ func headerOf(size int64, parent *cloud.Content) (header, error) {
 		return h, fmt.Errorf("its parent has %d bytes, more than %d", parent.Size, size)
 	}
 	d, err := ParseDigest(parent.Manifest)
+	if err == nil && d == (Digest{}) {
+		err = fmt.Errorf("its parent %s is no content", d)
+	}
 	h.Parent, h.ParentSize = d, parent.Size
 	return h, err
 }
@@ -223,19 +223,7 @@ func (w *Writer) writeBlock(ctx context.Context, index int64, p []byte, from int
 	if err := w.writeLocked(ctx, index, p, from); err != nil {
 		return err
 	}
-	for {
-		w.mu.Lock()
-		if len(w.queue) <= maxFrames {
-			w.mu.Unlock()
-			return nil
-		}
-		oldest := w.queue[0]
-		w.queue = w.queue[1:]
-		w.mu.Unlock()
-		if err := w.settle(ctx, oldest); err != nil {
-			return err
-		}
-	}
+	return w.settleOldest(ctx)
 }
 
 func (w *Writer) writeLocked(ctx context.Context, index int64, p []byte, from int) error {
@@ -286,97 +274,6 @@ func (w *Writer) setSlot(index int64, d Digest) error {
 		w.free = append(w.free, number)
 	}
 	return nil
-}
-
-// writePart changes a part of a block, in a frame; its lock is held.
-func (w *Writer) writePart(ctx context.Context, index int64, p []byte, from int) error {
-	slot, err := w.journal.slot(index)
-	if err != nil {
-		return fmt.Errorf("reading its journal: %w", err)
-	}
-	if number, ok := slot.frame(); ok {
-		_, err := w.journal.file.WriteAt(p, w.journal.frameAt(number)+int64(from))
-		return err
-	}
-	block := make([]byte, BlockSize)
-	if err := w.load(ctx, index, slot, block, 0); err != nil {
-		return err
-	}
-	copy(block[from:], p)
-	number := w.takeFrame()
-	if _, err := w.journal.file.WriteAt(block, w.journal.frameAt(number)); err != nil {
-		w.giveFrame(number)
-		return fmt.Errorf("writing its journal: %w", err)
-	}
-	if err := w.setSlot(index, frameSlot(number)); err != nil {
-		w.giveFrame(number)
-		return err
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.queue = append(w.queue, index)
-	return nil
-}
-
-func (w *Writer) takeFrame() uint32 {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if last := len(w.free) - 1; last >= 0 {
-		number := w.free[last]
-		w.free = w.free[:last]
-		return number
-	}
-	w.next++
-	return w.next - 1
-}
-
-func (w *Writer) giveFrame(number uint32) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.free = append(w.free, number)
-}
-
-// settle stores a block that is in a frame. Where that fails it is in the queue
-// again.
-func (w *Writer) settle(ctx context.Context, index int64) (err error) {
-	lock := &w.blocks[index%int64(len(w.blocks))]
-	lock.Lock()
-	defer lock.Unlock()
-	defer func() {
-		if err != nil {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.queue = append(w.queue, index)
-		}
-	}()
-	slot, err := w.journal.slot(index)
-	if err != nil {
-		return fmt.Errorf("reading its journal: %w", err)
-	}
-	if _, ok := slot.frame(); !ok {
-		return nil
-	}
-	block := make([]byte, BlockSize)
-	if err := w.load(ctx, index, slot, block, 0); err != nil {
-		return err
-	}
-	return w.storeBlock(ctx, index, block)
-}
-
-// settleAll stores all blocks that are in frames.
-func (w *Writer) settleAll(ctx context.Context) error {
-	w.flushing.Lock()
-	defer w.flushing.Unlock()
-	w.mu.Lock()
-	all := w.queue
-	w.queue = nil
-	w.mu.Unlock()
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(blocksAtOnce)
-	for _, index := range all {
-		group.Go(func() error { return w.settle(ctx, index) })
-	}
-	return group.Wait()
 }
 
 // load fills p with what the block of a slot has from a byte on.
