@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"mallee/test/cloud"
+	"mallee/test/emi"
 )
 
 // euca types euca-commands, as links that `mallee install-commands` has made.
@@ -214,5 +215,51 @@ func TestEucaConfiguration(t *testing.T) {
 	e.env = append(e.env, "EC2_URL="+a.Endpoint+"/services/Eucalyptus")
 	if r := one(t, e.records(t, "euca-describe-regions", "-I", a.AccessKey, "-S", a.Secret), "REGION"); r[1] != a.Region {
 		t.Errorf("-I and -S: the region is %q", r)
+	}
+}
+
+// TestEucaImages follows an image from its manifest to its end.
+func TestEucaImages(t *testing.T) {
+	w := theWorld(t)
+	e := eucaOf(t, w.Cloud)
+	_, location := bundled(t, w.Cloud, emi.Hello(helloLine, 1<<20), emi.Options{})
+	a, err := w.Access()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := one(t, e.records(t, "euca-register", location, "-n", folderOf(t), "-d", "by hand", "--virtualization-type", "hvm", "-b", "/dev/sdb=ephemeral0"), "IMAGE")[1]
+	image := func() []string { return one(t, e.records(t, "euca-describe-images", id), "IMAGE") }
+	if i := image(); i[2] != a.Account+"/"+folderOf(t) || i[5] != "private" {
+		t.Errorf("registered: %q", i)
+	}
+	lines := func(args ...string) string {
+		var all []string
+		for _, r := range e.records(t, args...) {
+			all = append(all, strings.Join(r, " "))
+		}
+		return strings.NewReplacer(id, "ID", a.Account, "ACCOUNT").Replace(strings.Join(all, "\n"))
+	}
+	for _, c := range []struct{ line, want string }{
+		{"euca-describe-image-attribute ID --description", "description ID  by hand"},
+		{"euca-describe-image-attribute ID -l", ""},
+		{"euca-modify-image-attribute ID -l -a all -a ACCOUNT", "launchPermission ID ADD group all\nlaunchPermission ID ADD userId ACCOUNT"},
+		{"euca-modify-image-attribute ID --description again", "description ID  again"},
+		{"euca-describe-image-attribute ID --description", "description ID  again"},
+		{"euca-modify-image-attribute ID -l -r ACCOUNT", "launchPermission ID REMOVE userId ACCOUNT"},
+		{"euca-describe-image-attribute ID -l", "launchPermission ID group all"},
+	} {
+		if got := lines(strings.Fields(strings.NewReplacer("ID", id, "ACCOUNT", a.Account).Replace(c.line))...); got != c.want {
+			t.Errorf("%s printed %q, want %q", c.line, got, c.want)
+		}
+	}
+	if i := image(); i[5] != "public" {
+		t.Errorf("for all: %q", i)
+	}
+	lines("euca-reset-image-attribute", id, "-l")
+	if i := image(); i[5] != "private" {
+		t.Errorf("reset: %q", i)
+	}
+	if got := lines("euca-deregister", id); got != "IMAGE ID" {
+		t.Errorf("deregister printed %q", got)
 	}
 }
