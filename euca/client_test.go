@@ -193,18 +193,17 @@ func TestInstall(t *testing.T) {
 	}
 	var said bytes.Buffer
 	in := installer{
-		client: s.client(), secrets: secrets, version: "v1", show: newProgress(&said),
-		recipe: image.Recipe{Name: "tiny-pv", Architecture: "x86_64", Virtualization: cloud.Paravirtual},
+		client: s.client(), secrets: secrets, show: newProgress(&said),
+		parcel: parcel{name: "tiny-pv", version: "v1", arch: "x86_64", virtualization: cloud.Paravirtual, files: trio(t)},
 	}
-	built := trio(t)
 	s.fail = "tiny-pv-ramdisk"
 	var refused *ServiceError
-	if _, err := in.all(t.Context(), built); !errors.As(err, &refused) || refused.Message != "the disk is full" || !strings.Contains(err.Error(), "upload mallee-catalog/tiny-pv-ramdisk-v1/") {
+	if _, err := in.all(t.Context()); !errors.As(err, &refused) || refused.Message != "the disk is full" || !strings.Contains(err.Error(), "upload mallee-catalog/tiny-pv-ramdisk-v1/") {
 		t.Errorf("error %v", err)
 	}
 	s.fail = ""
 	for range 2 {
-		ids, err := in.all(t.Context(), built)
+		ids, err := in.all(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

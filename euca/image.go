@@ -1,70 +1,113 @@
 package euca
 
 import (
-	"context"
-	"crypto/rsa"
-	"crypto/x509"
-	"encoding/pem"
+	"errors"
 	"fmt"
-	"net/url"
+	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
-	"mallee/bundle"
 	"mallee/cloud"
 	"mallee/image"
 )
 
-// catalogBucket holds the bundles of the images that are installed by name.
-const catalogBucket = "mallee-catalog"
-
-// execRead lets the cloud read a bundle, and nobody else.
-const execRead = "aws-exec-read"
-
+// imageCommand is `mallee image`: what the cloud's own operator does with images. The euca-commands do what any
+// of its users may.
 func imageCommand() *cobra.Command {
-	parent := &cobra.Command{Use: "image", Short: "Images of the catalogue"}
-	parent.AddCommand(&cobra.Command{
-		Use:   "install NAME",
-		Short: "Build an image of the catalogue where it isn't built yet, and bundle, upload and register it",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return install(cmd, args[0])
-		},
-	})
+	parent := &cobra.Command{Use: "image", Short: "Images: the catalogue, and installing from it, from files and from the web"}
+	parent.AddCommand(installImageCommand(), catalogCommand())
 	return parent
 }
 
-// installed is what an installation prints.
-type installed struct {
-	Image   string `json:"image"`
-	Kernel  string `json:"kernel,omitempty"`
-	Ramdisk string `json:"ramdisk,omitempty"`
-}
+func installImageCommand() *cobra.Command {
+	var w wanted
+	cmd := &cobra.Command{
+		Use:   "install NAME|FILE|URL",
+		Short: "Build or fetch an image, and bundle, upload and register it",
+		Long: `Install an image: one of the catalogue by its NAME, which is built or downloaded; or a FILE or a URL. The file may be
+a disk or a root file system, as raw, qcow2, VMDK, VHD, VHDX or OVA, or a tar archive of kernel, ramdisk and root file system, compressed or not.
+What it is is found out by its bytes.
 
-func (i installed) String() string {
-	var lines []string
-	for _, id := range []string{i.Kernel, i.Ramdisk, i.Image} {
-		if id != "" {
-			lines = append(lines, "IMAGE\t"+id)
-		}
+An image that is installed already is not installed again: its ids are printed. An interrupted download goes on
+where it stopped.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			w.source = args[0]
+			return w.install(cmd)
+		},
 	}
-	return strings.Join(lines, "\n")
+	f := cmd.Flags()
+	f.StringVar(&w.name, "name", "", "what the image is registered as (default: its own name and a digest)")
+	f.StringVar(&w.description, "description", "", "what the image is described as")
+	f.StringVar(&w.arch, "arch", "", "x86_64, i386 or arm64 (default: what is found, or x86_64)")
+	f.StringVar(&w.virtualization, "virtualization-type", "", "hvm or paravirtual (default: what is found)")
+	f.StringVar(&w.kernel, "kernel", "", "the kernel image (eki-…) of a paravirtual image without one of its own")
+	f.StringVar(&w.ramdisk, "ramdisk", "", "its ramdisk image (eri-…)")
+	f.StringVar(&w.digest, "digest", "", "what a download has to be: sha256:HEX or sha512:HEX")
+	f.BoolVar(&w.public, "public", false, "let every account launch it")
+	f.BoolVar(&w.ebs, "ebs", false, "make it EBS-backed: its instances start from a volume")
+	return cmd
 }
 
-func install(cmd *cobra.Command, name string) error {
+// wanted is what the command line asks for.
+type wanted struct {
+	source               string
+	name, description    string
+	arch, virtualization string
+	kernel, ramdisk      string
+	digest               string
+	public, ebs          bool
+}
+
+// check what the command line alone shows.
+func (w *wanted) check() error {
+	switch {
+	case w.virtualization != "" && w.virtualization != string(cloud.HVM) && w.virtualization != string(cloud.Paravirtual):
+		return fmt.Errorf("--virtualization-type %s: hvm and paravirtual are known", w.virtualization)
+	case w.virtualization == string(cloud.HVM) && (w.kernel != "" || w.ramdisk != ""):
+		return errors.New("--kernel and --ramdisk: an hvm image boots by what is on its own disk")
+	case w.ramdisk != "" && w.kernel == "":
+		return errors.New("--ramdisk: name the kernel too, by --kernel")
+	case w.digest != "" && !isURL(w.source):
+		return fmt.Errorf("--digest: %s is no address, and an image of the catalogue has its own digest", w.source)
+	}
+	return nil
+}
+
+func isURL(s string) bool {
+	return strings.HasPrefix(s, "https://") || strings.HasPrefix(s, "http://")
+}
+
+// isFile tells a file's name from one of the catalogue, which may contain a slash too.
+func isFile(s string) bool {
+	if filepath.IsAbs(s) || strings.HasPrefix(s, "./") || strings.HasPrefix(s, "../") {
+		return true
+	}
+	info, err := os.Stat(s)
+	return err == nil && !info.IsDir()
+}
+
+func (w *wanted) install(cmd *cobra.Command) error {
 	out, err := printerOf(cmd)
 	if err != nil {
 		return err
 	}
-	recipe, err := image.FindRecipe(name)
-	if err != nil {
+	if err := w.check(); err != nil {
 		return err
 	}
 	folder, err := FolderOf(cmd)
 	if err != nil {
 		return err
+	}
+	var found image.Listed
+	if !isURL(w.source) && !isFile(w.source) {
+		if found, err = catalogs(folder).Find(w.source); err != nil {
+			return err
+		}
 	}
 	client, vars, err := Connect(folder)
 	if err != nil {
@@ -72,170 +115,26 @@ func install(cmd *cobra.Command, name string) error {
 	}
 	show := newProgress(cmd.ErrOrStderr())
 	defer show.end()
-	built, err := image.Build(cmd.Context(), recipe, folder.Path("catalog"), show.show)
+	b := bringer{wanted: w, dir: folder.Path("catalog"), client: http.DefaultClient, show: show}
+	parcel, done, err := b.bring(cmd.Context(), found)
 	if err != nil {
-		return fmt.Errorf("build %s: %w", name, err)
+		return err
 	}
+	defer done()
 	secrets, err := readSecrets(vars)
 	if err != nil {
 		return err
 	}
-	in := installer{client: client, secrets: secrets, recipe: recipe, version: built.Version[:min(len(built.Version), 12)], show: show}
-	ids, err := in.all(cmd.Context(), built)
+	in := installer{client: client, secrets: secrets, parcel: parcel, show: show}
+	ids, err := in.all(cmd.Context())
 	if err != nil {
-		return fmt.Errorf("install %s: %w", name, err)
+		return fmt.Errorf("install %s: %w", parcel.name, err)
 	}
 	show.end()
 	return out.print(ids, ids.String())
 }
 
-// secrets are what bundles are encrypted for and signed with.
-type secrets struct {
-	cloud, user *x509.Certificate
-	key         *rsa.PrivateKey
-}
-
-// readSecrets from the files that eucarc names.
-func readSecrets(vars map[string]string) (s secrets, err error) {
-	if s.cloud, err = readCertificate(vars["EUCALYPTUS_CERT"]); err != nil {
-		return s, err
-	}
-	if s.user, err = readCertificate(vars["EC2_CERT"]); err != nil {
-		return s, err
-	}
-	block, err := readPEM(vars["EC2_PRIVATE_KEY"])
-	if err != nil {
-		return s, err
-	}
-	key, err := x509.ParsePKCS8PrivateKey(block)
-	if err != nil {
-		return s, fmt.Errorf("private key %s: %w", vars["EC2_PRIVATE_KEY"], err)
-	}
-	var ok bool
-	if s.key, ok = key.(*rsa.PrivateKey); !ok {
-		return s, fmt.Errorf("private key %s is not an RSA key", vars["EC2_PRIVATE_KEY"])
-	}
-	return s, nil
-}
-
-func readCertificate(path string) (*x509.Certificate, error) {
-	block, err := readPEM(path)
-	if err != nil {
-		return nil, err
-	}
-	c, err := x509.ParseCertificate(block)
-	if err != nil {
-		return nil, fmt.Errorf("certificate %s: %w", path, err)
-	}
-	return c, nil
-}
-
-func readPEM(path string) ([]byte, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	block, _ := pem.Decode(data)
-	if block == nil {
-		return nil, fmt.Errorf("%s is not a PEM file", path)
-	}
-	return block.Bytes, nil
-}
-
-// installer brings the files of one image into the cloud.
-type installer struct {
-	client  *Client
-	secrets secrets
-	recipe  image.Recipe
-	version string
-	show    *progress
-}
-
-// all files of the image: a trio's machine image names its kernel and ramdisk.
-func (in *installer) all(ctx context.Context, built image.Artifacts) (ids installed, err error) {
-	if err := in.client.CreateBucket(ctx, catalogBucket); err != nil {
-		return ids, err
-	}
-	if in.recipe.Virtualization == cloud.HVM {
-		ids.Image, err = in.one(ctx, bundle.Machine, built.Disk, in.recipe.Name, ids)
-		return ids, err
-	}
-	if ids.Kernel, err = in.one(ctx, bundle.Kernel, built.Kernel, in.recipe.Name+"-kernel", ids); err != nil {
-		return ids, err
-	}
-	if ids.Ramdisk, err = in.one(ctx, bundle.Ramdisk, built.Ramdisk, in.recipe.Name+"-ramdisk", ids); err != nil {
-		return ids, err
-	}
-	ids.Image, err = in.one(ctx, bundle.Machine, built.Root, in.recipe.Name, ids)
-	return ids, err
-}
-
-// one file: bundled straight into Walrus, then registered, under a name that
-// says which build it is. What is registered already is not done again.
-func (in *installer) one(ctx context.Context, kind bundle.Kind, file, name string, ids installed) (string, error) {
-	registered := name + "-" + in.version
-	if id, err := in.find(ctx, registered); id != "" || err != nil {
-		return id, err
-	}
-	src, err := os.Open(file)
-	if err != nil {
-		return "", err
-	}
-	defer src.Close()
-	info, err := src.Stat()
-	if err != nil {
-		return "", err
-	}
-	if kind != bundle.Machine {
-		ids = installed{} // a kernel or ramdisk has none itself
-	}
-	up := upload{client: in.client, bucket: catalogBucket, folder: registered + "/"}
-	_, manifest, err := bundle.Write(ctx, src, info.Size(), bundle.Options{
-		Prefix: name, Account: in.client.Account, Kind: kind, Architecture: in.recipe.Architecture,
-		KernelID: ids.Kernel, RamdiskID: ids.Ramdisk,
-		CloudCert: in.secrets.cloud, UserCert: in.secrets.user, UserKey: in.secrets.key,
-		Progress: func(done, total int64) { in.show.show("bundle and upload "+name, done, total) },
-	}, up.part)
-	if err != nil {
-		return "", err
-	}
-	key := up.folder + name + ".manifest.xml"
-	if err := in.client.PutObject(ctx, up.bucket, key, execRead, manifest); err != nil {
-		return "", err
-	}
-	in.show.show("register "+name, 0, 0)
-	return in.register(ctx, registered, up.bucket+"/"+key, kind, ids)
-}
-
-func (in *installer) register(ctx context.Context, name, location string, kind bundle.Kind, ids installed) (string, error) {
-	params := url.Values{
-		"Name": {name}, "ImageLocation": {location}, "Architecture": {in.recipe.Architecture},
-		"Description": {in.recipe.Description},
-	}
-	if kind == bundle.Machine {
-		params.Set("VirtualizationType", string(in.recipe.Virtualization))
-	}
-	if ids.Kernel != "" {
-		params.Set("KernelId", ids.Kernel)
-		params.Set("RamdiskId", ids.Ramdisk)
-	}
-	var reply struct {
-		ImageID string `xml:"imageId"`
-	}
-	err := in.client.Query(ctx, "RegisterImage", params, &reply)
-	return reply.ImageID, err
-}
-
-// find an image of one's own that is registered under the name; "" is none.
-func (in *installer) find(ctx context.Context, name string) (string, error) {
-	var reply struct {
-		IDs []string `xml:"imagesSet>item>imageId"`
-	}
-	err := in.client.Query(ctx, "DescribeImages", url.Values{
-		"Owner.1": {"self"}, "Filter.1.Name": {"name"}, "Filter.1.Value.1": {name},
-	}, &reply)
-	if err != nil || len(reply.IDs) == 0 {
-		return "", err
-	}
-	return reply.IDs[0], nil
+// catalogs of the cloud in the folder.
+func catalogs(f Folder) image.Catalogs {
+	return image.Catalogs{Dir: f.Path("catalogs"), HTTP: &http.Client{Timeout: requestTimeout}, Now: time.Now}
 }
