@@ -170,9 +170,6 @@ func (o option) add(f *pflag.FlagSet) {
 		}
 	}
 	help := o.help
-	if o.value != "" {
-		help = "`" + o.value + "` " + help
-	}
 	if o.must {
 		help += " (required)"
 	}
@@ -184,12 +181,23 @@ func (o option) add(f *pflag.FlagSet) {
 	default:
 		f.StringP(name, letter, "", help)
 	}
+	if flag := f.Lookup(name); o.value != "" {
+		flag.Value, flag.DefValue = called{flag.Value, o.value}, ""
+	}
 	for _, n := range o.names {
 		if len(n) > 1 && n != name {
 			f.AddFlag(&pflag.Flag{Name: n, Usage: "the same as --" + name, Value: f.Lookup(name).Value, NoOptDefVal: f.Lookup(name).NoOptDefVal, Hidden: true})
 		}
 	}
 }
+
+// called is a value under the name that help shows.
+type called struct {
+	pflag.Value
+	name string
+}
+
+func (c called) Type() string { return c.name }
 
 // check what was given.
 func (o option) check(s *session) error {

@@ -114,10 +114,26 @@ func (s *session) filter(filters []string) error {
 	return nil
 }
 
-// given says whether an option was given.
+// given says whether an option was given, by whichever of its names.
 func (s *session) given(name string) bool {
 	f := s.flags.Lookup(name)
-	return f != nil && (f.Changed || f.Value.String() != f.DefValue) // the latter: by its other name
+	if f == nil || f.Changed {
+		return f != nil
+	}
+	if values, ok := sliceOf(f); ok {
+		return len(values.GetSlice()) > 0
+	}
+	return f.Value.String() != f.DefValue
+}
+
+// sliceOf an option that may be given several times.
+func sliceOf(f *pflag.Flag) (pflag.SliceValue, bool) {
+	value := f.Value
+	if c, ok := value.(called); ok {
+		value = c.Value
+	}
+	slice, ok := value.(pflag.SliceValue)
+	return slice, ok
 }
 
 // text of an option; "" where it wasn't given.
@@ -131,7 +147,7 @@ func (s *session) text(name string) string {
 // list of an option's values.
 func (s *session) list(name string) []string {
 	if f := s.flags.Lookup(name); f != nil {
-		if values, ok := f.Value.(pflag.SliceValue); ok {
+		if values, ok := sliceOf(f); ok {
 			return values.GetSlice()
 		}
 	}
