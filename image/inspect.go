@@ -116,6 +116,9 @@ func inspect(ctx context.Context, f *os.File, w window, limits Limits) (Finding,
 	return found, found.disk(ctx, f, w, info.Format, limits)
 }
 
+// peekHead is how much is looked at of a compressed disk: EFI system partitions begin in there. Bytes.
+const peekHead = 8 << 20
+
 // compressed looks at the beginning of what is inside; at all of an archive.
 func (found *Finding) compressed(ctx context.Context, f *os.File, w window, format string, limits Limits) error {
 	found.Compression = format
@@ -124,7 +127,7 @@ func (found *Finding) compressed(ctx context.Context, f *os.File, w window, form
 		return err
 	}
 	defer stream.Close()
-	head := make([]byte, 1<<20)
+	head := make([]byte, peekHead)
 	n, err := io.ReadFull(stream, head)
 	switch head = head[:n]; {
 	case err != nil && err != io.EOF && err != io.ErrUnexpectedEOF:
@@ -147,12 +150,21 @@ func (found *Finding) compressed(ctx context.Context, f *os.File, w window, form
 	found.Format, found.VirtualSize = inner.Format, inner.VirtualSize
 	if inner.Format == "raw" {
 		found.VirtualSize = 0 // what there is of it isn't all
-		found.Contents, err = LookInside(bytes.NewReader(head), int64(n))
-		found.Contents.VirtualSize = 0
+		found.Contents, err = LookInside(beginning(head), limits.VirtualSize)
+		found.Contents.Size, found.Contents.VirtualSize = int64(n), 0
 		found.conclude()
 		return err
 	}
 	return nil
+}
+
+// beginning is that of a disk whose rest isn't there yet, and reads as zeros.
+type beginning []byte
+
+func (b beginning) ReadAt(p []byte, off int64) (int, error) {
+	n := copy(p, b[min(off, int64(len(b))):])
+	clear(p[n:])
+	return len(p), nil
 }
 
 // convertible refuses what Prepare couldn't make a raw image of.
