@@ -1,0 +1,658 @@
+package nbd
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// disk is an export in memory, in which whole pages of zeroes are holes.
+type disk struct {
+	t        testing.TB
+	readOnly bool
+
+	mu      sync.Mutex // guards what follows
+	data    []byte
+	flushed int
+	fail    error
+	block   chan struct{} // if any, reads wait until it is closed
+}
+
+const holeSize = 4096
+
+func (d *disk) Size() int64    { return int64(len(d.data)) }
+func (d *disk) ReadOnly() bool { return d.readOnly }
+
+func (d *disk) inside(offset, length int64) {
+	if offset < 0 || length <= 0 || offset+length > d.Size() {
+		d.t.Errorf("called with %d bytes at %d of %d", length, offset, d.Size())
+	}
+}
+
+func (d *disk) ReadAt(ctx context.Context, p []byte, offset int64) error {
+	d.inside(offset, int64(len(p)))
+	if d.block != nil {
+		select {
+		case <-d.block:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	copy(p, d.data[offset:])
+	return d.fail
+}
+
+func (d *disk) WriteAt(_ context.Context, p []byte, offset int64) error {
+	d.inside(offset, int64(len(p)))
+	if d.readOnly {
+		d.t.Error("a read-only export was written to")
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	copy(d.data[offset:], p)
+	return d.fail
+}
+
+func (d *disk) Zero(_ context.Context, offset, length int64) error {
+	d.inside(offset, length)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	clear(d.data[offset : offset+length])
+	return d.fail
+}
+
+func (d *disk) Flush(context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.flushed++
+	return d.fail
+}
+
+func (d *disk) Extent(_ context.Context, offset int64) (int64, bool) {
+	d.inside(offset, 1)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	end := min((offset/holeSize+1)*holeSize, d.Size())
+	return end - offset, len(bytes.Trim(d.data[offset:end], "\x00")) == 0
+}
+
+// disks are the exports by name; how many are open is counted.
+type disks struct {
+	mu   sync.Mutex
+	all  map[string]*disk
+	open int // guarded by mu
+}
+
+func (d *disks) Open(_ context.Context, name string) (Export, func(), error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if name == "broken" {
+		return nil, nil, errors.New("no way")
+	}
+	e, ok := d.all[name]
+	if !ok {
+		return nil, nil, fs.ErrNotExist
+	}
+	d.open++
+	return e, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.open--
+	}, nil
+}
+
+func (d *disks) opened() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.open
+}
+
+func serve(t testing.TB, path string, all *disks) *Server {
+	t.Helper()
+	s, err := Serve(path, all, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		if n := all.opened(); n != 0 {
+			t.Errorf("%d exports are open after Close", n)
+		}
+	})
+	return s
+}
+
+// client speaks the protocol by hand.
+type client struct {
+	t    testing.TB
+	conn net.Conn
+}
+
+func dial(t testing.TB, path string) *client {
+	t.Helper()
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(30 * time.Second))
+	c := &client{t, conn}
+	if hello := c.read(18); string(hello[:16]) != "NBDMAGICIHAVEOPT" || hello[17] != 3 {
+		t.Fatalf("the server greets with %q", hello)
+	}
+	c.write(uint32(3))
+	return c
+}
+
+func (c *client) read(n int) []byte {
+	c.t.Helper()
+	b := make([]byte, n)
+	if _, err := io.ReadFull(c.conn, b); err != nil {
+		c.t.Fatalf("reading %d bytes: %v", n, err)
+	}
+	return b
+}
+
+func (c *client) write(values ...any) {
+	c.t.Helper()
+	var b bytes.Buffer
+	for _, v := range values {
+		if s, ok := v.(string); ok {
+			v = []byte(s)
+		}
+		if err := binary.Write(&b, binary.BigEndian, v); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	if _, err := c.conn.Write(b.Bytes()); err != nil {
+		c.t.Fatalf("writing: %v", err)
+	}
+}
+
+func encode(values ...any) []byte {
+	var b bytes.Buffer
+	for _, v := range values {
+		if s, ok := v.(string); ok {
+			v = []byte(s)
+		}
+		binary.Write(&b, binary.BigEndian, v)
+	}
+	return b.Bytes()
+}
+
+// option sends one and returns the kinds of the replies up to the last, and the
+// last one's data.
+func (c *client) option(kind uint32, data []byte) (kinds []uint32, last []byte) {
+	c.t.Helper()
+	c.write(uint64(magicOption), kind, uint32(len(data)), data)
+	for {
+		h := c.read(20)
+		if binary.BigEndian.Uint64(h) != magicReply || binary.BigEndian.Uint32(h[8:]) != kind {
+			c.t.Fatalf("reply to option %d begins with %x", kind, h)
+		}
+		reply := binary.BigEndian.Uint32(h[12:])
+		last = c.read(int(binary.BigEndian.Uint32(h[16:])))
+		kinds = append(kinds, reply)
+		if reply == repAck || reply >= repError {
+			return kinds, last
+		}
+	}
+}
+
+func choice(name string, infos ...uint16) []byte {
+	return encode(uint32(len(name)), name, uint16(len(infos)), infos)
+}
+
+func queries(name string, all ...string) []byte {
+	b := encode(uint32(len(name)), name, uint32(len(all)))
+	for _, q := range all {
+		b = append(b, encode(uint32(len(q)), q)...)
+	}
+	return b
+}
+
+func (c *client) request(flags, kind uint16, cookie, offset uint64, length uint32, data []byte) {
+	c.t.Helper()
+	c.write(uint32(magicRequest), flags, kind, cookie, offset, length, data)
+}
+
+func (c *client) simple(cookie uint64) uint32 {
+	c.t.Helper()
+	h := c.read(16)
+	if binary.BigEndian.Uint32(h) != magicSimple || binary.BigEndian.Uint64(h[8:]) != cookie {
+		c.t.Fatalf("reply to %d begins with %x", cookie, h)
+	}
+	return binary.BigEndian.Uint32(h[4:])
+}
+
+// chunk is one of a structured reply.
+func (c *client) chunk(cookie uint64) (done bool, kind uint16, data []byte) {
+	c.t.Helper()
+	h := c.read(20)
+	if binary.BigEndian.Uint32(h) != magicChunk || binary.BigEndian.Uint64(h[8:]) != cookie {
+		c.t.Fatalf("chunk for %d begins with %x", cookie, h)
+	}
+	return h[5]&chunkDone != 0, binary.BigEndian.Uint16(h[6:]), c.read(int(binary.BigEndian.Uint32(h[16:])))
+}
+
+// readStructured puts the chunks of a READ together.
+func (c *client) readStructured(cookie, offset uint64, length int) (data []byte, holes int, number uint32) {
+	c.t.Helper()
+	data = bytes.Repeat([]byte{0xee}, length)
+	for {
+		done, kind, body := c.chunk(cookie)
+		switch kind {
+		case chunkData:
+			copy(data[binary.BigEndian.Uint64(body)-offset:], body[8:])
+		case chunkHole:
+			from := binary.BigEndian.Uint64(body) - offset
+			clear(data[from : from+uint64(binary.BigEndian.Uint32(body[8:]))])
+			holes++
+		case chunkError:
+			number = binary.BigEndian.Uint32(body)
+		}
+		if done {
+			return data, holes, number
+		}
+	}
+}
+
+func newDisks(t testing.TB) *disks {
+	data := make([]byte, 4<<20)
+	copy(data[8192:], bytes.Repeat([]byte("data"), 4096))
+	copy(data[1<<20:], bytes.Repeat([]byte("more"), 300<<10))
+	return &disks{all: map[string]*disk{
+		"rw":  {t: t, data: data},
+		"ro":  {t: t, data: bytes.Clone(data), readOnly: true},
+		"odd": {t: t, data: []byte("odd")},
+	}}
+}
+
+func TestOptions(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	serve(t, path, newDisks(t))
+	c := dial(t, path)
+	for _, test := range []struct {
+		name string
+		kind uint32
+		data []byte
+		want []uint32
+		last string
+	}{
+		{"an unknown one", 99, nil, []uint32{errUnsup}, ""},
+		{"TLS", 5, nil, []uint32{errUnsup}, ""},
+		{"a list", optList, nil, []uint32{errPolicy}, "exports are not listed"},
+		{"a map before structured replies", optSetMeta, queries("rw", baseAllocation), []uint32{errInvalid}, ""},
+		{"structured replies with data", optStructuredReply, []byte{1}, []uint32{errInvalid}, ""},
+		{"structured replies", optStructuredReply, nil, []uint32{repAck}, ""},
+		{"no such export", optInfo, choice("none"), []uint32{errUnknown}, `the export "none": file does not exist`},
+		{"a broken export", optInfo, choice("broken"), []uint32{errPlat}, `the export "broken": no way`},
+		{"info", optInfo, choice("rw"), []uint32{repInfo, repAck}, ""},
+		{"info with block sizes", optInfo, choice("rw", infoBlockSize, 77), []uint32{repInfo, repInfo, repAck}, ""},
+		{"info cut", optInfo, choice("rw")[:5], []uint32{errInvalid}, ""},
+		{"info with a lie about its name", optInfo, encode(uint32(1<<31), "rw", uint16(0)), []uint32{errInvalid}, ""},
+		{"info with a lie about its requests", optInfo, encode(uint32(2), "rw", uint16(9)), []uint32{errInvalid}, ""},
+		{"info with a long name", optInfo, choice(strings.Repeat("x", maxName+1)), []uint32{errInvalid}, ""},
+		{"info beyond all bounds", optInfo, make([]byte, maxOption+1), []uint32{errTooBig}, ""},
+		{"list of maps", optListMeta, queries("rw"), []uint32{repMeta, repAck}, ""},
+		{"list of base maps", optListMeta, queries("rw", "base:"), []uint32{repMeta, repAck}, ""},
+		{"list of other maps", optListMeta, queries("rw", "qemu:"), []uint32{repAck}, ""},
+		{"an unknown map", optSetMeta, queries("rw", "qemu:dirty-bitmap:x"), []uint32{repAck}, ""},
+		{"a map with a lie", optSetMeta, encode(uint32(2), "rw", uint32(1<<30)), []uint32{errInvalid}, ""},
+		{"a map", optSetMeta, queries("rw", "x:y", baseAllocation), []uint32{repMeta, repAck}, ""},
+		{"go", optGo, choice("rw", infoBlockSize), []uint32{repInfo, repInfo, repAck}, ""},
+	} {
+		kinds, last := c.option(test.kind, test.data)
+		if fmt.Sprint(kinds) != fmt.Sprint(test.want) || test.last != "" && string(last) != test.last {
+			t.Errorf("%s: %x %q, want %x %q", test.name, kinds, last, test.want, test.last)
+		}
+	}
+	c.request(cmdReqOne, cmdBlockStatus, 1, 0, 1<<20, nil)
+	if done, kind, body := c.chunk(1); !done || kind != chunkStatus || !bytes.Equal(body, encode(uint32(allocationID), uint32(8192), uint32(statusHole|statusZero))) {
+		t.Errorf("status: %t, %d, %x", done, kind, body)
+	}
+}
+
+func TestExportName(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	serve(t, path, newDisks(t))
+	c := dial(t, path)
+	c.write(uint64(magicOption), uint32(optExportName), uint32(2), "ro")
+	if got := c.read(10); !bytes.Equal(got, encode(uint64(4<<20), uint16(flagHasFlags|flagReadOnly|flagMultiConn))) {
+		t.Errorf("the export is told as %x", got)
+	}
+	c.request(0, cmdRead, 7, 8192, 8, nil)
+	if number, data := c.simple(7), c.read(8); number != 0 || string(data) != "datadata" {
+		t.Errorf("read %d, %q", number, data)
+	}
+	c = dial(t, path)
+	c.write(uint64(magicOption), uint32(optExportName), uint32(4), "none")
+	if _, err := c.conn.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("no such export: %v, want the end", err)
+	}
+	c = dial(t, path)
+	if kinds, _ := c.option(optAbort, nil); kinds[0] != repAck {
+		t.Errorf("abort: %x", kinds)
+	}
+}
+
+func connect(t testing.TB, path, name string, structured bool) *client {
+	t.Helper()
+	c := dial(t, path)
+	if structured {
+		c.option(optStructuredReply, nil)
+		c.option(optSetMeta, queries(name, baseAllocation))
+	}
+	if kinds, last := c.option(optGo, choice(name)); kinds[0] != repInfo {
+		t.Fatalf("go: %x %q", kinds, last)
+	}
+	return c
+}
+
+func TestCommands(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	all := newDisks(t)
+	serve(t, path, all)
+	d := all.all["rw"]
+	c := connect(t, path, "rw", true)
+
+	data, holes, number := d.readAll(c, 1, 0, 4<<20)
+	if number != 0 || holes == 0 || !bytes.Equal(data, d.data) {
+		t.Errorf("read all: error %d, %d holes, equal %t", number, holes, bytes.Equal(data, d.data))
+	}
+	for i, test := range []struct {
+		name        string
+		flags, kind uint16
+		offset      uint64
+		length      uint32
+		want        syscall.Errno
+	}{
+		{"write", 0, cmdWrite, 100, 512, 0},
+		{"write FUA", cmdFUA, cmdWrite, 4<<20 - 512, 512, 0},
+		{"write nothing", 0, cmdWrite, 0, 0, 0},
+		{"write beyond", 0, cmdWrite, 4<<20 - 100, 512, syscall.ENOSPC},
+		{"write far beyond", 0, cmdWrite, 1<<64 - 256, 512, syscall.ENOSPC},
+		{"write with DF", 4, cmdWrite, 0, 512, syscall.EINVAL},
+		{"flush", 0, cmdFlush, 0, 0, 0},
+		{"trim", 0, cmdTrim, 1 << 20, 1 << 20, 0},
+		{"trim beyond", 0, cmdTrim, 1 << 20, 1<<32 - 1, syscall.ENOSPC},
+		{"zeroes", cmdNoHole | cmdFUA, cmdWriteZeroes, 0, 4 << 20, 0},
+		{"fast zeroes", 1 << 4, cmdWriteZeroes, 0, 4096, syscall.EINVAL},
+		{"cache", 0, 5, 0, 4096, syscall.EINVAL},
+		{"unknown", 0, 1000, 0, 4096, syscall.EINVAL},
+	} {
+		var payload []byte
+		if test.kind == cmdWrite {
+			payload = bytes.Repeat([]byte{0xaa}, int(test.length))
+		}
+		cookie := uint64(100 + i)
+		c.request(test.flags, test.kind, cookie, test.offset, test.length, payload)
+		if number := c.status(cookie); number != uint32(test.want) {
+			t.Errorf("%s: error %d, want %d", test.name, number, test.want)
+		}
+	}
+	if d.flushed != 3 || len(bytes.Trim(d.data, "\x00")) != 0 {
+		t.Errorf("%d flushes, want 3; all zero: %t", d.flushed, len(bytes.Trim(d.data, "\x00")) == 0)
+	}
+	for i, test := range []struct {
+		kind           uint16
+		offset, length uint64
+		want           syscall.Errno
+	}{{cmdRead, 4 << 20, 1, syscall.EINVAL}, {cmdRead, 0, maxPayload + 1, syscall.EINVAL}, {cmdBlockStatus, 0, 0, syscall.EINVAL}, {cmdBlockStatus, 4 << 20, 1, syscall.EINVAL}} {
+		c.request(0, test.kind, uint64(i), test.offset, uint32(test.length), nil)
+		if number := c.status(uint64(i)); number != uint32(test.want) {
+			t.Errorf("%+v: error %d", test, number)
+		}
+	}
+	for i, test := range []struct {
+		err  error
+		want syscall.Errno
+	}{{errors.New("x"), syscall.EIO}, {fmt.Errorf("x: %w", syscall.ENOSPC), syscall.ENOSPC}, {syscall.EDQUOT, syscall.ENOSPC}, {syscall.ENOENT, syscall.EIO}} {
+		d.fail = test.err
+		for _, kind := range []uint16{cmdFlush, cmdTrim} {
+			c.request(0, kind, uint64(i), 0, 512, nil)
+			if number := c.status(uint64(i)); number != uint32(test.want) {
+				t.Errorf("%v: error %d, want %d", test.err, number, test.want)
+			}
+		}
+	}
+	d.data[0] = 1
+	c.request(0, cmdRead, 9, 0, 512, nil)
+	if _, _, number := c.readStructured(9, 0, 512); number != uint32(syscall.EIO) {
+		t.Errorf("a failing read: error %d", number)
+	}
+	c.request(0, cmdDisconnect, 1, 0, 0, nil)
+	if _, err := c.conn.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("after the disconnection: %v, want the end", err)
+	}
+}
+
+func (d *disk) readAll(c *client, cookie, offset uint64, length int) ([]byte, int, uint32) {
+	c.request(0, cmdRead, cookie, offset, uint32(length), nil)
+	return c.readStructured(cookie, offset, length)
+}
+
+// status reads a reply of either form that has no data.
+func (c *client) status(cookie uint64) uint32 {
+	c.t.Helper()
+	magic := c.read(4)
+	if binary.BigEndian.Uint32(magic) == magicSimple {
+		h := c.read(12)
+		if binary.BigEndian.Uint64(h[4:]) != cookie {
+			c.t.Fatalf("reply to %d is for %x", cookie, h[4:])
+		}
+		return binary.BigEndian.Uint32(h)
+	}
+	h := c.read(16)
+	body := c.read(int(binary.BigEndian.Uint32(h[12:])))
+	if binary.BigEndian.Uint16(h[2:]) != chunkError {
+		c.t.Fatalf("reply to %d is %x %x", cookie, h, body)
+	}
+	return binary.BigEndian.Uint32(body)
+}
+
+func TestReadOnlyAndOdd(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	serve(t, path, newDisks(t))
+	c := connect(t, path, "ro", false)
+	for _, kind := range []uint16{cmdWrite, cmdTrim, cmdWriteZeroes} {
+		var payload []byte
+		if kind == cmdWrite {
+			payload = make([]byte, 512)
+		}
+		c.request(0, kind, 5, 0, 512, payload)
+		if number := c.simple(5); number != uint32(syscall.EPERM) {
+			t.Errorf("command %d: error %d, want EPERM", kind, number)
+		}
+	}
+	c.request(0, cmdFlush, 6, 0, 0, nil)
+	if number := c.simple(6); number != 0 {
+		t.Errorf("flush: error %d", number)
+	}
+	c.request(0, cmdBlockStatus, 6, 0, 512, nil)
+	if number := c.simple(6); number != uint32(syscall.EINVAL) {
+		t.Errorf("status that wasn't agreed: error %d", number)
+	}
+	c = connect(t, path, "odd", true)
+	c.request(0, cmdRead, 1, 1, 2, nil)
+	if data, _, _ := c.readStructured(1, 1, 2); string(data) != "dd" {
+		t.Errorf("read %q", data)
+	}
+}
+
+func TestRequestsOvertake(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	all := newDisks(t)
+	gate := make(chan struct{})
+	all.all["rw"].block = gate
+	serve(t, path, all)
+	c := connect(t, path, "rw", false)
+	c.request(0, cmdRead, 1, 0, 512, nil)
+	c.request(0, cmdFlush, 2, 0, 0, nil)
+	if number := c.simple(2); number != 0 {
+		t.Errorf("flush: %d", number)
+	}
+	close(gate)
+	if number := c.simple(1); number != 0 {
+		t.Errorf("read: %d", number)
+	}
+	c.read(512)
+}
+
+// TestProtocolBreakers expects the end of their connection, and of no other.
+func TestProtocolBreakers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	serve(t, path, newDisks(t))
+	good := connect(t, path, "rw", false)
+	bad := func(c *client) {
+		t.Helper()
+		if n, err := c.conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%d, %v; want the end", n, err)
+		}
+	}
+	c := connect(t, path, "rw", false)
+	c.write(uint32(0xdeadbeef), make([]byte, 24))
+	bad(c)
+	c = connect(t, path, "rw", false)
+	c.request(0, cmdWrite, 1, 0, maxPayload+1, nil)
+	bad(c)
+	c = dial(t, path)
+	c.write(uint64(1), uint64(2))
+	bad(c)
+	c = dial(t, path)
+	c.write(uint64(magicOption), uint32(optGo), uint32(maxPayload+1))
+	bad(c)
+	c = connect(t, path, "rw", false)
+	c.request(0, cmdWrite, 1, 0, 4096, make([]byte, 100))
+	c.conn.Close()
+	good.request(0, cmdFlush, 1, 0, 0, nil)
+	if number := good.simple(1); number != 0 {
+		t.Errorf("flush: %d", number)
+	}
+}
+
+func TestCloseAnswersWhatItHas(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	all := newDisks(t)
+	gate := make(chan struct{})
+	all.all["rw"].block = gate
+	s := serve(t, path, all)
+	c := connect(t, path, "rw", false)
+	c.request(0, cmdRead, 1, 8192, 4, nil)
+	c.request(0, cmdFlush, 2, 0, 0, nil)
+	c.simple(2) // so the read before has been taken too
+	idle := dial(t, path)
+	done := make(chan error)
+	go func() { done <- s.Close() }()
+	if _, err := idle.conn.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("one who negotiates: %v, want the end", err)
+	}
+	close(gate)
+	if number, data := c.simple(1), c.read(4); number != 0 || string(data) != "data" {
+		t.Errorf("read %d, %q", number, data)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket: %v", err)
+	}
+}
+
+func TestSocketIsReplaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	for _, left := range []string{path, path + ".new"} {
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: left, Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.SetUnlinkOnClose(false)
+		l.Close()
+	}
+	serve(t, path, newDisks(t))
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the socket: %v, %v", info.Mode(), err)
+	}
+	connect(t, path, "rw", false)
+	if _, err := Serve(filepath.Join(t.TempDir(), "none", "s"), newDisks(t), slog.New(slog.DiscardHandler)); err == nil {
+		t.Error("served in a folder that is not there")
+	}
+}
+
+func TestURI(t *testing.T) {
+	if got, want := URI("/a b/ü+&=?#%.sock", "vol-1"), "nbd+unix:///vol-1?socket=%2Fa%20b%2F%C3%BC%2B%26%3D%3F%23%25.sock"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// fuzzed sends bytes as a client would, and reads what comes.
+func fuzzed(t *testing.T, prefix, data []byte) {
+	all := &disks{all: map[string]*disk{"": {t: t, data: make([]byte, 1<<20)}, "ro": {t: t, data: make([]byte, 1000), readOnly: true}}}
+	s := &Server{exports: all, log: slog.New(slog.DiscardHandler), conns: map[net.Conn]bool{}, ctx: t.Context()}
+	ours, theirs := net.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.serve(theirs)
+	}()
+	go func() {
+		ours.Write(append(bytes.Clone(prefix), data...))
+		ours.Write(encode(uint32(magicRequest), uint16(0), uint16(cmdDisconnect), uint64(0), uint64(0), uint32(0)))
+		ours.SetReadDeadline(time.Now().Add(100 * time.Millisecond)) // what was cut is not answered
+	}()
+	io.Copy(io.Discard, ours)
+	ours.Close()
+	<-done
+	if n := all.opened(); n != 0 {
+		t.Errorf("%d exports are open", n)
+	}
+}
+
+func FuzzNegotiation(f *testing.F) {
+	option := func(kind uint32, data []byte) []byte {
+		return encode(uint64(magicOption), kind, uint32(len(data)), data)
+	}
+	f.Add(option(optGo, choice("ro", infoBlockSize)))
+	f.Add(append(option(optStructuredReply, nil), option(optSetMeta, queries("", baseAllocation))...))
+	f.Add(option(optExportName, []byte("ro")))
+	f.Add(append(option(optListMeta, queries("ro")), option(optAbort, nil)...))
+	f.Fuzz(func(t *testing.T, data []byte) { fuzzed(t, encode(uint32(3)), data) })
+}
+
+func FuzzTransmission(f *testing.F) {
+	request := func(flags, kind uint16, offset uint64, length uint32, data []byte) []byte {
+		return encode(uint32(magicRequest), flags, kind, uint64(1), offset, length, data)
+	}
+	f.Add(true, request(0, cmdWrite, 0, 4, []byte("abcd")))
+	f.Add(true, append(request(0, cmdRead, 100, 5000, nil), request(cmdReqOne, cmdBlockStatus, 0, 1<<20, nil)...))
+	f.Add(false, append(request(cmdFUA, cmdWriteZeroes, 100, 5000, nil), request(0, cmdRead, 0, 512, nil)...))
+	f.Fuzz(func(t *testing.T, structured bool, data []byte) {
+		prefix := encode(uint32(3))
+		option := func(kind uint32, data []byte) {
+			prefix = append(prefix, encode(uint64(magicOption), kind, uint32(len(data)), data)...)
+		}
+		if structured {
+			option(optStructuredReply, nil)
+			option(optSetMeta, queries("", baseAllocation))
+		}
+		option(optGo, choice(""))
+		fuzzed(t, prefix, data)
+	})
+}
