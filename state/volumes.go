@@ -145,9 +145,11 @@ func FailSnapshot(tx *Tx, s cloud.Snapshot, why cloud.Reason) {
 	SnapshotObservations.Delete(tx, s.ID)
 }
 
-// ForgetSnapshot removes a snapshot. A node that takes it gives it up; the bytes
-// that nothing else holds are swept away later (LiveContents).
+// ForgetSnapshot removes a snapshot, which the caller has seen in this transaction
+// not to be under an image. A node that takes it gives it up; the bytes that
+// nothing else holds are swept away later (LiveContents).
 func ForgetSnapshot(tx *Tx, s *cloud.Snapshot) {
+	tx.Release(imageSnapshot, string(s.ID))
 	Snapshots.Delete(tx, s.ID)
 	SnapshotObservations.Delete(tx, s.ID)
 	TagSets.Delete(tx, string(s.ID))
