@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -261,5 +263,50 @@ func TestEucaImages(t *testing.T) {
 	}
 	if got := lines("euca-deregister", id); got != "IMAGE ID" {
 		t.Errorf("deregister printed %q", got)
+	}
+}
+
+// TestEucaAsksAmazons reads the transcripts that package euca is held to: every
+// parameter is one that EC2 has, and every recorded reply one that EC2 gives.
+func TestEucaAsksAmazons(t *testing.T) {
+	m := readModel(t)
+	files, err := filepath.Glob(filepath.Join("..", "euca", "testdata", "commands", "*.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	number := regexp.MustCompile(`\.[0-9]+\b`)
+	parameter := regexp.MustCompile(` ([A-Z][A-Za-z0-9.]*)=`)
+	asked := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range regexp.MustCompile(`(?m)^> (\w+)(.*)$`).FindAllStringSubmatch(string(text), -1) {
+			for _, found := range parameter.FindAllStringSubmatch(line[2], -1) {
+				asked++
+				name := number.ReplaceAllString(found[1], ".N")
+				if !m.takes(m.Operations[line[1]].Input.Shape, strings.Split(name, ".")) && !slices.Contains(eucalyptus, line[1]+" "+name) {
+					t.Errorf("%s: EC2's %s has no parameter %s", file, line[1], name)
+				}
+			}
+		}
+	}
+	if asked < 200 {
+		t.Errorf("only %d parameters are asked: are the transcripts still written as this test reads them?", asked)
+	}
+	replies, err := filepath.Glob(filepath.Join("..", "euca", "testdata", "replies", "*.xml"))
+	if err != nil || len(replies) < 30 {
+		t.Errorf("%d replies, %v", len(replies), err)
+	}
+	for _, file := range replies {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		action := regexp.MustCompile(`<(\w+)Response[ >]`).FindStringSubmatch(string(text))
+		if action != nil && filepath.Base(file) != "verbose.xml" { // that is Eucalyptus's own
+			m.checkReply(t, file, action[1], string(text))
+		}
 	}
 }
