@@ -25,7 +25,7 @@ func parameter(name string) string {
 
 // TestEveryActionRefusesWhatItDoesNotKnow by its name.
 func TestEveryActionRefusesWhatItDoesNotKnow(t *testing.T) {
-	c := ready(t)
+	c := stocked(t)
 	for _, name := range sortedActions() {
 		for _, p := range []string{"Bogus=1", "Bogus.1.Value=x", "DryRun.1=true"} {
 			parameters := append(requiredOf(name), p)
@@ -46,8 +46,26 @@ func requiredOf(name string) []string {
 		"DescribeInstanceAttribute": {"InstanceId=i-00000001", "Attribute=userData"},
 		"TerminateInstances":        {"InstanceId.1=i-00000001"},
 		"RebootInstances":           {"InstanceId.1=i-00000001"},
-		"StartInstances":            {"InstanceId.1=i-00000001"},
-		"StopInstances":             {"InstanceId.1=i-00000001"},
+		"StartInstances":            {"InstanceId.1=" + stoppedInstance},
+		"StopInstances":             {"InstanceId.1=" + backedInstance},
+		"ModifyInstanceAttribute":   {"InstanceId=" + backedInstance, "InstanceInitiatedShutdownBehavior.Value=stop"},
+		"CreateImage":               {"InstanceId=" + backedInstance, "Name=of an instance"},
+
+		"CreateVolume":              {"AvailabilityZone=one", "Size=1"},
+		"DeleteVolume":              {"VolumeId=" + freeVolume},
+		"DescribeVolumeAttribute":   {"VolumeId=" + freeVolume, "Attribute=autoEnableIO"},
+		"ModifyVolumeAttribute":     {"VolumeId=" + freeVolume, "AutoEnableIO.Value=true"},
+		"EnableVolumeIO":            {"VolumeId=" + freeVolume},
+		"ModifyVolume":              {"VolumeId=" + freeVolume, "Size=3"},
+		"AttachVolume":              {"VolumeId=" + freeVolume, "InstanceId=" + backedInstance, "Device=/dev/sdg"},
+		"DetachVolume":              {"VolumeId=" + dataVolume},
+		"CreateSnapshot":            {"VolumeId=" + freeVolume},
+		"CreateSnapshots":           {"InstanceSpecification.InstanceId=" + backedInstance},
+		"CopySnapshot":              {"SourceRegion=mallee", "SourceSnapshotId=" + completeSnapshot},
+		"DeleteSnapshot":            {"SnapshotId=" + completeSnapshot},
+		"DescribeSnapshotAttribute": {"SnapshotId=" + completeSnapshot, "Attribute=createVolumePermission"},
+		"ModifySnapshotAttribute":   {"SnapshotId=" + completeSnapshot, "CreateVolumePermission.Add.1.Group=all"},
+		"ResetSnapshotAttribute":    {"SnapshotId=" + completeSnapshot, "Attribute=createVolumePermission"},
 		"GetConsoleOutput":          {"InstanceId=i-00000001"},
 		"RegisterImage":             {"Name=tiny", "ImageLocation=b1/tiny.manifest.xml"},
 		"DeregisterImage":           {"ImageId=" + privateImage},
@@ -71,7 +89,7 @@ func requiredOf(name string) []string {
 
 // TestEveryActionMissesItsRequiredParameters one by one, and names the one.
 func TestEveryActionMissesItsRequiredParameters(t *testing.T) {
-	c := ready(t)
+	c := stocked(t)
 	for _, name := range sortedActions() {
 		required := requiredOf(name)
 		for n := range required {
@@ -96,7 +114,7 @@ var garbage = []string{
 // TestEveryParameterSurvivesGarbage puts garbage into each parameter of each
 // action: whatever comes of it, it is not our fault, and not half done.
 func TestEveryParameterSurvivesGarbage(t *testing.T) {
-	c := ready(t)
+	c := stocked(t)
 	for _, name := range sortedActions() {
 		for _, wireName := range wire.Names(actions[name].in()) {
 			for _, value := range garbage {
@@ -125,7 +143,7 @@ func TestEveryParameterSurvivesGarbage(t *testing.T) {
 
 // TestEveryListIsBounded at a thousand.
 func TestEveryListIsBounded(t *testing.T) {
-	c := ready(t)
+	c := stocked(t)
 	for _, name := range sortedActions() {
 		for _, wireName := range wire.Names(actions[name].in()) {
 			base, isList := strings.CutSuffix(wireName, ".N")
@@ -145,14 +163,11 @@ func TestEveryListIsBounded(t *testing.T) {
 
 // TestEveryActionHasDryRun which changes nothing, and is refused to who may not.
 func TestEveryActionHasDryRun(t *testing.T) {
-	c := ready(t)
+	c := stocked(t)
 	id := c.run(c.user)[0]
 	c.bundled("b1/tiny.manifest.xml", nil)
 	c.seenUp(id)
 	for _, name := range sortedActions() {
-		if name == "StartInstances" || name == "StopInstances" {
-			continue // nothing here can be started or stopped
-		}
 		parameters := []string{"DryRun=true"}
 		for _, p := range requiredOf(name) {
 			p = strings.Replace(p, "=i-00000001", "="+id, 1)

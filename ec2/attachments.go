@@ -47,7 +47,7 @@ func attachVolume(c *call, in *attachInput) (*attachmentReply, error) {
 	if err := c.may(c.arn(i.Account, "instance", string(i.ID))); err != nil {
 		return nil, err
 	}
-	if err := firstError(c.attachable(v, i), c.freeDevice(i, in.Device)); err != nil {
+	if err := firstError(c.attachable(v, i), c.freeDevice(i, in.Device), c.within(v, i)); err != nil {
 		return nil, err
 	}
 	attached := state.Attach(c.tx, *v, cloud.Attachment{Instance: i.ID, Device: in.Device, At: c.Now()})
@@ -69,10 +69,17 @@ func (c *call) attachable(v *cloud.Volume, i *cloud.Instance) error {
 		return wire.Errorf("IncorrectState", "Instance '%s' is not 'running': it is '%s'.", i.ID, running)
 	case v.Zone != i.Zone:
 		return wire.Errorf("InvalidVolume.ZoneMismatch", "The volume '%s' is not in the same availability zone as instance '%s'", v.ID, i.ID)
-	case v.Node != i.Node && (running == cloud.Running || len(state.VolumesOf(c.read, i.ID)) > 0):
-		return wire.UnsupportedOperation("The volume '%s' is kept by another machine of the zone than the one that the instance '%s' is on, and they share no storage", v.ID, i.ID)
 	}
 	return nil
+}
+
+// within says why the machine can't have the volume: nodes share no storage. A
+// stopped instance that has no other volume will start where this one is.
+func (c *call) within(v *cloud.Volume, i *cloud.Instance) error {
+	if v.Node == i.Node || i.Vacated && len(state.VolumesOf(c.read, i.ID)) == 0 {
+		return nil
+	}
+	return wire.UnsupportedOperation("The volume '%s' is kept by another machine of the zone than the one that the instance '%s' is on, and they share no storage", v.ID, i.ID)
 }
 
 // freeDevice says why nothing can be attached under that name.

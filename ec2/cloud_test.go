@@ -114,7 +114,7 @@ func newCloud(tb testing.TB) *aCloud {
 	c.user = iam.Principal{Account: ordinary, User: iam.AdminUser}
 	c.EC2, err = New(Options{
 		Store: store, IAM: who, Objects: c.objects, Console: c.console, Region: "mallee", Endpoint: "http://127.0.0.1:8773",
-		Pools: state.Pools{Public: netip.MustParsePrefix("127.31.0.0/16")},
+		Pools: state.Pools{Public: netip.MustParsePrefix("127.31.0.0/16")}, TakeWithin: time.Millisecond,
 		Now:   func() time.Time { return c.now }, Rand: seeded(), Log: slog.New(slog.NewTextHandler(&c.log, nil)),
 	})
 	if err != nil {

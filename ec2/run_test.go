@@ -45,8 +45,17 @@ func checkBooks(t *testing.T, c *aCloud) {
 	t.Helper()
 	view := c.Store.View()
 	used, addresses := map[cloud.NodeID]cloud.Size{}, map[string]string{}
+	gib := map[string]int64{}
+	for v := range state.Volumes.All(view) {
+		gib[string(v.Account)] += int64(v.SizeGiB)
+	}
 	for i := range state.Instances.All(view) {
-		used[i.Node] = used[i.Node].Add(i.Size)
+		if state.Owner(view, state.LocalAddress, i.Local.String()) == "" && i.Wish == cloud.WishTerminated {
+			continue // released
+		}
+		if !i.Vacated {
+			used[i.Node] = used[i.Node].Add(i.Size)
+		}
 		addresses[state.LocalAddress+"/"+i.Local.String()] = string(i.ID)
 		if i.Public.IsValid() {
 			addresses[state.PublicAddress+"/"+i.Public.String()] = string(i.ID)
@@ -58,6 +67,9 @@ func checkBooks(t *testing.T, c *aCloud) {
 		}
 	}
 	for g := range state.Guards.All(view) {
+		if g.Kind == state.VolumeRoom && g.Count != gib[g.Name] {
+			t.Errorf("%d GiB are counted for account %s, whose volumes have %d", g.Count, g.Name, gib[g.Name])
+		}
 		if g.Kind != state.LocalAddress && g.Kind != state.PublicAddress {
 			continue
 		}
