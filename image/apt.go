@@ -39,17 +39,65 @@ type apt struct {
 	updated bool   // use our own lists
 }
 
-// resolve lists the packages wanted, sorted and without repeats. Where apt doesn't know one, it
-// is asked again with freshly downloaded lists.
-func (a *apt) resolve(ctx context.Context, wants []want, progress Progress) ([]deb, error) {
-	debs, err := a.ask(ctx, wants)
+// inputs are a build's packages.
+type inputs struct {
+	build     []deb    // for the build itself
+	system    []deb    // installed in the image
+	essential []string // names of those of system that come first
+}
+
+// all packages, sorted, each once.
+func (in inputs) all() []deb {
+	all := slices.Concat(in.build, in.system)
+	slices.SortFunc(all, func(x, y deb) int { return strings.Compare(x.File, y.File) })
+	return slices.CompactFunc(all, func(x, y deb) bool { return x.File == y.File })
+}
+
+// inputs asks apt for the recipe's packages. Where apt doesn't know one, it is asked again with freshly
+// downloaded lists.
+func (a *apt) inputs(ctx context.Context, r Recipe, progress Progress) (inputs, error) {
+	in, err := a.known(ctx, r)
 	if err == nil || ctx.Err() != nil || isMissingTool(err) {
-		return debs, err
+		return in, err
 	}
 	if updateErr := a.update(ctx, progress); updateErr != nil {
-		return nil, errors.Join(err, updateErr)
+		return in, errors.Join(err, updateErr)
 	}
-	return a.ask(ctx, wants)
+	return a.known(ctx, r)
+}
+
+func (a *apt) known(ctx context.Context, r Recipe) (in inputs, err error) {
+	if in.build, err = a.ask(ctx, r.packages); err != nil || r.system == nil {
+		return in, err
+	}
+	if in.system, err = a.onto(ctx, append([]string{"?essential"}, r.system.packages...)); err != nil {
+		return in, err
+	}
+	if err := r.system.check(in.system); err != nil {
+		return in, err
+	}
+	first, err := a.onto(ctx, []string{"?essential", "usr-is-merged"})
+	for _, d := range first {
+		in.essential = append(in.essential, d.Name)
+	}
+	return in, err
+}
+
+// onto lists what apt would install on a machine that has nothing yet. It depends on apt's lists and
+// preferences, and not on what the host has.
+func (a *apt) onto(ctx context.Context, names []string) ([]deb, error) {
+	nothing := filepath.Join(a.dir, "status")
+	if err := os.WriteFile(nothing, nil, 0o600); err != nil {
+		return nil, err
+	}
+	defer os.Remove(nothing)
+	out, err := a.output(ctx, "", "apt-get", append([]string{"-o", "Dir::State::status=" + nothing, "-o", "Dir::State::extended_states=" + nothing,
+		"-o", "Dir::Cache::pkgcache=", "-o", "APT::Install-Recommends=0", "-o", "APT::Install-Suggests=0",
+		"-y", "--print-uris", "install"}, names...)...)
+	if err != nil {
+		return nil, err
+	}
+	return parseURIs(out)
 }
 
 func (a *apt) ask(ctx context.Context, wants []want) ([]deb, error) {

@@ -55,7 +55,9 @@ type record struct {
 type bench struct {
 	dir      string // gets the finished files
 	scratch  string // gets the rest
-	packages tree   // what the recipe needs of the packages
+	debs     string // the folder of packages
+	inputs   inputs
+	packages tree // what the recipe needs of the packages
 	tools    tools
 	progress Progress
 }
@@ -97,19 +99,19 @@ func buildLocked(ctx context.Context, r Recipe, dir string, progress Progress) (
 	a := &apt{dir: aptDir}
 	defer os.RemoveAll(a.cache()) // 70 MB that apt makes again in a second
 	progress("resolving packages", 0, 1)
-	debs, err := a.resolve(ctx, r.packages, progress)
+	in, err := a.inputs(ctx, r, progress)
 	if err != nil {
 		return fallBack(ctx, r, dir, err, progress)
 	}
 	progress("resolving packages", 1, 1)
-	rec := record{Recipe: r.Name, Version: version(r, debs), Built: time.Now().UTC(), Packages: debs}
+	rec := record{Recipe: r.Name, Version: version(r, in.all()), Built: time.Now().UTC(), Packages: in.all()}
 	if built, err := readRecord(filepath.Join(dir, folderName(r.Name, rec.Version))); err == nil {
 		return built.artifacts(dir), nil
 	}
-	if err := fetch(ctx, a, debs, filepath.Join(dir, "packages"), progress); err != nil {
+	if err := gather(ctx, a, in.all(), filepath.Join(dir, "packages"), progress); err != nil {
 		return fallBack(ctx, r, dir, err, progress)
 	}
-	return rec.make(ctx, r, dir, progress)
+	return rec.make(ctx, r, in, dir, progress)
 }
 
 // fallBack returns the newest earlier build when apt couldn't tell or fetch what a new one needs.
@@ -134,10 +136,10 @@ func fallBack(ctx context.Context, r Recipe, dir string, why error, progress Pro
 // version is the digest of all that decides the image's bytes.
 func version(r Recipe, debs []deb) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "%s %d %d\n%s%s", r.Name, r.version, epoch.Unix(), grubConfig, mkfsConfig)
-	fs.WalkDir(guestFiles, ".", func(name string, e fs.DirEntry, err error) error {
+	fmt.Fprintf(h, "%s %d %d\n%s%s", r.Name, r.version, epoch.Unix(), r.config, mkfsConfig)
+	fs.WalkDir(r.files, ".", func(name string, e fs.DirEntry, err error) error {
 		if err == nil && !e.IsDir() {
-			data, _ := guestFiles.ReadFile(name)
+			data, _ := r.files.ReadFile(name)
 			fmt.Fprintf(h, "%s %d\n%s", name, len(data), data)
 		}
 		return err
@@ -187,9 +189,9 @@ func (rec record) artifacts(dir string) Artifacts {
 		Disk: at(diskName), Kernel: at(kernelName), Ramdisk: at(ramdiskName), Root: at(rootName)}
 }
 
-// fetch brings the folder of packages to what is needed: what is missing is downloaded beside it and moved
+// gather brings the folder of packages to what is needed: what is missing is downloaded beside it and moved
 // in whole, and everything is verified.
-func fetch(ctx context.Context, a *apt, debs []deb, dir string, progress Progress) error {
+func gather(ctx context.Context, a *apt, debs []deb, dir string, progress Progress) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
@@ -217,20 +219,21 @@ func fetch(ctx context.Context, a *apt, debs []deb, dir string, progress Progres
 }
 
 // make builds the image in a temporary folder and gives it its name when it is on disk.
-func (rec *record) make(ctx context.Context, r Recipe, dir string, progress Progress) (Artifacts, error) {
+func (rec *record) make(ctx context.Context, r Recipe, in inputs, dir string, progress Progress) (Artifacts, error) {
 	removeLeftOvers(dir)
 	tmp, err := os.MkdirTemp(dir, temporary)
 	if err != nil {
 		return Artifacts{}, err
 	}
 	defer os.RemoveAll(tmp)
-	b := &bench{dir: filepath.Join(tmp, "image"), scratch: filepath.Join(tmp, "scratch"), progress: progress}
+	b := &bench{dir: filepath.Join(tmp, "image"), scratch: filepath.Join(tmp, "scratch"),
+		debs: filepath.Join(dir, "packages"), inputs: in, progress: progress}
 	for _, d := range []string{b.dir, b.scratch} {
 		if err := os.Mkdir(d, 0o700); err != nil {
 			return Artifacts{}, err
 		}
 	}
-	if err := b.unpack(ctx, rec.Packages, filepath.Join(dir, "packages")); err != nil {
+	if err := b.unpack(ctx); err != nil {
 		return Artifacts{}, err
 	}
 	progress("building "+r.Name, 0, 1)
@@ -265,8 +268,9 @@ func removeLeftOvers(dir string) {
 
 // unpack reads the packages into memory, as far as any recipe needs them. Decompressing is most of
 // a build's work, and the packages are independent.
-func (b *bench) unpack(ctx context.Context, debs []deb, dir string) error {
+func (b *bench) unpack(ctx context.Context) error {
 	const step = "unpacking packages"
+	debs := b.inputs.build
 	parts := make([]tree, len(debs))
 	unpacked := make(chan int)
 	group, ctx := errgroup.WithContext(ctx)
@@ -275,7 +279,7 @@ func (b *bench) unpack(ctx context.Context, debs []deb, dir string) error {
 		for i, d := range debs {
 			group.Go(func() error {
 				parts[i] = tree{}
-				err := readDeb(ctx, parts[i], filepath.Join(dir, d.File), needed)
+				err := readDeb(ctx, parts[i], filepath.Join(b.debs, d.File), needed)
 				unpacked <- i
 				return err
 			})

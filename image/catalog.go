@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"embed"
 	"fmt"
 	"strings"
 
@@ -15,8 +16,11 @@ type Recipe struct {
 	Architecture   string // EC2's name: x86_64
 	Virtualization cloud.Virtualization
 
-	version  int // raised when the recipe's own code changes what it writes
-	packages []want
+	version  int      // raised when the recipe's own code changes what it writes
+	packages []want   // what the build needs, of which only a few files are looked at
+	system   *system  // a Debian system to install, where the image has one
+	files    embed.FS // our own part of the image
+	config   string   // GRUB's
 	assemble func(ctx context.Context, b *bench) error
 }
 
@@ -29,6 +33,8 @@ var Catalog = []Recipe{
 		Virtualization: cloud.HVM,
 		version:        2,
 		packages:       append([]want{{name: "grub-common", deep: true}, {name: "grub-pc-bin"}}, guestPackages...),
+		files:          guestFiles,
+		config:         tinyBoot,
 		assemble:       assembleDisk,
 	},
 	{
@@ -38,7 +44,20 @@ var Catalog = []Recipe{
 		Virtualization: cloud.Paravirtual,
 		version:        1,
 		packages:       guestPackages,
+		files:          guestFiles,
 		assemble:       assembleTrio,
+	},
+	{
+		Name:           "debian-12",
+		Description:    "Debian 12 (bookworm): systemd, cloud-init and OpenSSH, built here from Debian's packages",
+		Architecture:   "x86_64",
+		Virtualization: cloud.HVM,
+		version:        1,
+		packages:       debianPackages,
+		system:         &debian12,
+		files:          debianFiles,
+		config:         debianBoot,
+		assemble:       assembleDebian,
 	},
 }
 

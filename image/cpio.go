@@ -76,6 +76,11 @@ func (c *cpioWriter) fail(err error) {
 // unixMode is the mode as inodes have it.
 func unixMode(m fs.FileMode) uint32 {
 	perm := uint32(m.Perm())
+	for bit, unix := range map[fs.FileMode]uint32{fs.ModeSetuid: 0o4000, fs.ModeSetgid: 0o2000, fs.ModeSticky: 0o1000} {
+		if m&bit != 0 {
+			perm |= unix
+		}
+	}
 	switch {
 	case m.IsDir():
 		return perm | 0o040000

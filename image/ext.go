@@ -2,9 +2,12 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -26,15 +29,17 @@ const (
 `
 )
 
-// rootID is the root file system's UUID and hash seed. It is the same in every image, for
-// repeatable bytes, so nothing may look for a root by it: a copy attached as a volume has it too.
-const rootID = "6d616c6c-6565-4000-8000-74696e790001"
+// tinyID is the tiny root file system's UUID. It is the same in every image, for repeatable bytes,
+// so nothing may look for a root by it: a copy attached as a volume has it too.
+const tinyID = "6d616c6c-6565-4000-8000-74696e790001"
 
 // An extFS describes an ext4 file system to be made.
 type extFS struct {
-	label string
-	size  int64 // bytes
-	files tree
+	label   string
+	id      string // UUID, also the hash seed
+	size    int64  // bytes
+	journal int    // MiB
+	files   tree
 }
 
 // write makes the file system in a new sparse file. mke2fs copies the tree's content, but from
@@ -52,8 +57,8 @@ func (e extFS) write(ctx context.Context, t tools, scratch, file string) error {
 	if err := createSparse(file, e.size); err != nil {
 		return err
 	}
-	_, err = t.run(ctx, nil, "mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-J", "size=4",
-		"-L", e.label, "-U", rootID, "-E", "root_owner=0:0,hash_seed="+rootID, "-d", source, file)
+	_, err = t.run(ctx, nil, "mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-J", "size="+strconv.Itoa(e.journal),
+		"-L", e.label, "-U", e.id, "-E", "root_owner=0:0,hash_seed="+e.id, "-d", source, file)
 	if err != nil {
 		return err
 	}
@@ -63,7 +68,11 @@ func (e extFS) write(ctx context.Context, t tools, scratch, file string) error {
 // own runs one debugfs over a script that mends every inode.
 func (e extFS) own(ctx context.Context, t tools, scratch, file string) error {
 	script := filepath.Join(scratch, "debugfs.txt")
-	if err := os.WriteFile(script, []byte(e.ownership()), 0o600); err != nil {
+	attributes, err := e.attributes(scratch)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(script, []byte(e.ownership()+attributes), 0o600); err != nil {
 		return err
 	}
 	defer os.Remove(script)
@@ -83,18 +92,41 @@ func (e extFS) own(ctx context.Context, t tools, scratch, file string) error {
 func (e extFS) ownership() string {
 	var b strings.Builder
 	set := func(name, field, value string) { fmt.Fprintf(&b, "sif \"/%s\" %s %s\n", name, field, value) }
-	now := "@" + strconv.FormatInt(epoch.Unix(), 10)
 	for _, name := range append([]string{"", "lost+found"}, e.files.names()...) {
-		if n := e.files[name]; n != nil {
+		n := e.files[name]
+		if n == nil {
+			n = &node{}
+		} else {
 			set(name, "mode", "0"+strconv.FormatUint(uint64(unixMode(n.mode)), 8))
 		}
-		set(name, "uid", "0")
-		set(name, "gid", "0")
+		set(name, "uid", strconv.Itoa(n.uid))
+		set(name, "gid", strconv.Itoa(n.gid))
+		at := "@" + strconv.FormatInt(n.changed().Unix(), 10)
 		for _, field := range []string{"atime", "ctime", "mtime"} {
-			set(name, field, now)
+			set(name, field, at)
 		}
 	}
 	return b.String()
+}
+
+// attributes is the part of the script that sets extended attributes, whose values it takes from files.
+func (e extFS) attributes(scratch string) (string, error) {
+	var b strings.Builder
+	for _, name := range e.files.names() {
+		attrs := e.files[name].attrs
+		for _, key := range slices.Sorted(maps.Keys(attrs)) {
+			f, err := os.CreateTemp(scratch, "attribute-")
+			if err != nil {
+				return "", err
+			}
+			_, err = f.WriteString(attrs[key])
+			if err = errors.Join(err, f.Close()); err != nil {
+				return "", err
+			}
+			fmt.Fprintf(&b, "ea_set -f %s \"/%s\" %s\n", f.Name(), name, key)
+		}
+	}
+	return b.String(), nil
 }
 
 // createSparse makes a new file of that size without a written byte.

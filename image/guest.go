@@ -87,7 +87,7 @@ func assembleTrio(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	return extFS{label: "tiny", size: 32 << 20, files: root}.write(ctx, b.tools, b.scratch, filepath.Join(b.dir, rootName))
+	return extFS{label: "tiny", id: tinyID, size: 32 << 20, journal: 4, files: root}.write(ctx, b.tools, b.scratch, filepath.Join(b.dir, rootName))
 }
 
 // assembleDisk makes the bootable disk: the root file system with kernel and ramdisk in /boot.
@@ -103,10 +103,10 @@ func assembleDisk(ctx context.Context, b *bench) error {
 		return err
 	}
 	file := filepath.Join(b.scratch, rootName)
-	if err := (extFS{label: "tiny", size: 48 << 20, files: root}).write(ctx, b.tools, b.scratch, file); err != nil {
+	if err := (extFS{label: "tiny", id: tinyID, size: 48 << 20, journal: 4, files: root}).write(ctx, b.tools, b.scratch, file); err != nil {
 		return err
 	}
-	return bootDisk(ctx, b.tools, b.scratch, file, filepath.Join(b.dir, diskName))
+	return bootDisk(ctx, b.tools, b.scratch, tinyBoot, file, filepath.Join(b.dir, diskName))
 }
 
 func (b *bench) addBoot(root tree) error {
@@ -272,26 +272,15 @@ func (b *bench) addBusybox(ctx context.Context, t tree) error {
 	return nil
 }
 
-// addGuest copies embedded files. Scripts, which begin with #!, become executable.
+// addGuest copies the tiny guest's files.
 func addGuest(t tree, from string) error {
-	return fs.WalkDir(guestFiles, from, func(name string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() {
-			return err
-		}
-		data, err := guestFiles.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		perm := fs.FileMode(0o644)
-		if strings.HasPrefix(string(data), "#!") {
-			perm = 0o755
-		}
-		if path.Base(name) == "shadow" {
-			perm = 0o600
-		}
-		t.file(strings.TrimPrefix(name, from+"/"), perm, data)
-		return nil
-	})
+	if err := addEmbedded(t, guestFiles, from, ""); err != nil {
+		return err
+	}
+	if shadow := t["etc/shadow"]; shadow != nil {
+		shadow.mode = 0o600
+	}
+	return nil
 }
 
 func writeRamdisk(file string, t tree) error {

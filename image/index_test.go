@@ -125,7 +125,7 @@ func TestShippedCatalogue(t *testing.T) {
 			t.Errorf("%s is downloaded from %s", e.Name, e.Download.URL)
 		}
 	}
-	for _, name := range []string{"tiny", "tiny-pv", "debian-13-cloud", "ubuntu-26.04", "fedora-44", "almalinux-10", "alpine-3.23", "cirros-0.6.3"} {
+	for _, name := range []string{"tiny", "tiny-pv", "debian-12", "debian-13-cloud", "ubuntu-26.04", "fedora-44", "almalinux-10", "alpine-3.23", "cirros-0.6.3"} {
 		if _, ok := x.entry(name); !ok {
 			t.Errorf("no %s is shipped", name)
 		}

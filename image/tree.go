@@ -20,13 +20,18 @@ var epoch = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
 // slash-separated relative paths.
 type tree map[string]*node
 
-// A node is one file of a tree. Everything in an image is owned by root, so owners aren't kept.
+// A node is one file of a tree. What isn't said is root's, from the epoch.
 type node struct {
 	mode  fs.FileMode // type and permission bits
-	data  []byte      // a regular file's content
+	data  []byte      // a regular file's content; or:
+	from  string      // the host's file that has the content; nodes with the same one are hard links
 	link  string      // a symbolic link's target
 	major uint32      // of a device
 	minor uint32
+
+	uid, gid int
+	time     time.Time         // when it was last changed; zero is the epoch
+	attrs    map[string]string // extended attributes
 }
 
 func (t tree) dir(name string, perm fs.FileMode) {
@@ -113,7 +118,7 @@ func (t tree) write(dir string) error {
 	for _, name := range slices.Backward(names) {
 		n := t[name]
 		if n.mode.IsRegular() || n.mode.IsDir() {
-			if err := os.Chtimes(filepath.Join(dir, name), epoch, epoch); err != nil {
+			if err := os.Chtimes(filepath.Join(dir, name), n.changed(), n.changed()); err != nil {
 				return err
 			}
 		}
@@ -121,8 +126,18 @@ func (t tree) write(dir string) error {
 	return os.Chtimes(dir, epoch, epoch)
 }
 
+// changed is the time of the node's last change.
+func (n *node) changed() time.Time {
+	if n.time.IsZero() {
+		return epoch
+	}
+	return n.time
+}
+
 func (n *node) write(file string) error {
 	switch {
+	case n.from != "":
+		return os.Link(n.from, file)
 	case n.mode.IsDir():
 		// Writable for us while it is filled; ext sets the real permissions.
 		return os.MkdirAll(file, 0o700)

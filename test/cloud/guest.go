@@ -15,7 +15,7 @@ import (
 // or where that is moved to on hosts that don't let us have it.
 var Ports = []string{"22", "10022"}
 
-// Guest is a login as root.
+// Guest is a login.
 type Guest struct {
 	*ssh.Client
 	Port    string        // at which it was found
@@ -25,15 +25,20 @@ type Guest struct {
 // loginTime is how long one attempt may take: guests are emulated.
 const loginTime = 20 * time.Second
 
-// Login once, by the private key in PEM.
+// Login once as root, by the private key in PEM.
 func Login(ctx context.Context, address, key string) (*Guest, error) {
+	return LoginAs(ctx, "root", address, key)
+}
+
+// LoginAs some user, once.
+func LoginAs(ctx context.Context, user, address, key string) (*Guest, error) {
 	signer, err := ssh.ParsePrivateKey([]byte(key))
 	if err != nil {
 		return nil, Never(fmt.Errorf("the private key can't be read: %w", err))
 	}
 	var errs []error
 	for _, port := range Ports {
-		g, err := login(ctx, net.JoinHostPort(address, port), signer)
+		g, err := login(ctx, user, net.JoinHostPort(address, port), signer)
 		if err == nil {
 			g.Port = port
 			return g, nil
@@ -43,7 +48,7 @@ func Login(ctx context.Context, address, key string) (*Guest, error) {
 	return nil, errors.Join(errs...)
 }
 
-func login(ctx context.Context, to string, signer ssh.Signer) (*Guest, error) {
+func login(ctx context.Context, user, to string, signer ssh.Signer) (*Guest, error) {
 	conn, err := (&net.Dialer{Timeout: loginTime}).DialContext(ctx, "tcp", to)
 	if err != nil {
 		return nil, err
@@ -51,7 +56,7 @@ func login(ctx context.Context, to string, signer ssh.Signer) (*Guest, error) {
 	conn.SetDeadline(time.Now().Add(loginTime))
 	g := &Guest{}
 	c, channels, requests, err := ssh.NewClientConn(conn, to, &ssh.ClientConfig{
-		User: "root",
+		User: user,
 		Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)},
 		HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
 			g.HostKey = key
