@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -92,25 +93,33 @@ func (s sandbox) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	order := sentence{Tool: s.tool, Args: s.args, In: in, Out: out, Private: !s.plain,
+	order := sentence{Tool: s.tool, Args: s.args, In: in, Out: out, Private: !s.plain && namespaces(ctx),
 		Memory: s.limits.Memory, File: s.limits.fileSize(), CPU: int64(s.limits.CPU / time.Second)}
-	err = s.start(ctx, order)
-	if order.Private && namespacesRefused(err) {
-		order.Private = false
-		err = s.start(ctx, order)
-	}
-	return err
+	return s.start(ctx, order)
 }
 
-// namespacesRefused tells whether the process couldn't even be made. Nothing of the input has
-// been consumed then.
-func namespacesRefused(err error) bool {
-	var op *os.PathError
-	if !errors.As(err, &op) || op.Op != "fork/exec" {
-		return false
+// namespacesWork is set once they did: what a host allows doesn't change under us, but an attempt may fail.
+var namespacesWork atomic.Bool
+
+// namespaces tells whether this host lets this process make namespaces, and mount something in them: a jailer tries it,
+// and becomes nothing. Some hosts forbid the one, some the other.
+func namespaces(ctx context.Context) bool {
+	if !namespacesWork.Load() && (sandbox{}).start(ctx, sentence{Private: true}) == nil {
+		namespacesWork.Store(true)
 	}
-	return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSPC) ||
-		errors.Is(err, unix.EUSERS) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EACCES)
+	return namespacesWork.Load()
+}
+
+// Confinement says how far the programs that read untrusted images are shut in on this host.
+func Confinement(ctx context.Context) string {
+	var have []string
+	if namespaces(ctx) {
+		have = append(have, "namespaces")
+	}
+	if v := landlockVersion(); v > 0 {
+		have = append(have, fmt.Sprintf("Landlock %d", v))
+	}
+	return strings.Join(append(have, "resource limits"), ", ")
 }
 
 func (s sandbox) start(ctx context.Context, order sentence) error {
@@ -156,10 +165,12 @@ func (s sandbox) verdict(ctx context.Context, err error, msg string) error {
 	}
 	status, _ := exit.Sys().(syscall.WaitStatus)
 	switch {
-	case status.Signaled() && (status.Signal() == unix.SIGXCPU || status.Signal() == unix.SIGKILL):
+	case status.Signaled() && status.Signal() == unix.SIGXCPU:
 		return refuse("%s used up the %s of processor time that it may take", base(s.tool), s.limits.CPU)
 	case status.Signaled() && status.Signal() == unix.SIGXFSZ:
 		return refuse("%s wanted to write a file of more than %d bytes", base(s.tool), s.limits.fileSize())
+	case status.Signaled() && status.Signal() != unix.SIGKILL && status.Signal() != unix.SIGTERM:
+		return refuse("%s fell over it (%s) with %d bytes of memory: %s", base(s.tool), status.Signal(), s.limits.Memory, strings.TrimSpace(s.hide(msg)))
 	}
 	return &toolError{tool: base(s.tool), err: err, message: strings.TrimSpace(s.hide(msg))}
 }
@@ -203,21 +214,4 @@ type headBuffer struct{ bytes.Buffer }
 func (b *headBuffer) Write(p []byte) (int, error) {
 	b.Buffer.Write(p[:min(len(p), max(0, maxMessage-b.Len()))])
 	return len(p), nil
-}
-
-// namespaces tells whether this host lets this process make namespaces.
-func namespaces() bool {
-	return sandbox{tool: "/nonexistent"}.start(context.Background(), sentence{Tool: "/bin/true", Private: true}) == nil
-}
-
-// Confinement says how far the programs that read untrusted images are shut in on this host.
-func Confinement() string {
-	var have []string
-	if namespaces() {
-		have = append(have, "namespaces")
-	}
-	if v := landlockVersion(); v > 0 {
-		have = append(have, fmt.Sprintf("Landlock %d", v))
-	}
-	return strings.Join(append(have, "resource limits"), ", ")
 }

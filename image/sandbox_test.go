@@ -38,7 +38,7 @@ func inside(t *testing.T, limits Limits, plain bool, script string) (string, err
 // each runs the test in a full sandbox, and in what is left of it where the host forbids namespaces.
 func each(t *testing.T, f func(t *testing.T, plain bool)) {
 	t.Run("namespaces", func(t *testing.T) {
-		if !namespaces() {
+		if !namespaces(t.Context()) {
 			t.Skip("this host has no user namespaces for us")
 		}
 		f(t, false)
@@ -130,5 +130,22 @@ func TestSandboxOfAMissingTool(t *testing.T) {
 	var said *toolError
 	if !errors.As(err, &said) || said.exit() != 126 || !strings.Contains(err.Error(), "no such file") {
 		t.Errorf("%v", err)
+	}
+}
+
+func TestConfinement(t *testing.T) {
+	if got := Confinement(t.Context()); !strings.HasSuffix(got, "resource limits") || namespaces(t.Context()) != strings.Contains(got, "namespaces") {
+		t.Errorf("%q", got)
+	}
+}
+
+// A crash is the image's doing; being killed isn't.
+func TestSandboxSaysWhatFellOver(t *testing.T) {
+	_, err := inside(t, small, false, `kill -SEGV $$`)
+	refused(t, err, "fell over it")
+	_, err = inside(t, small, false, `kill -KILL $$`)
+	var bad *BadImageError
+	if err == nil || errors.As(err, &bad) {
+		t.Errorf("killed from outside: %v", err)
 	}
 }
