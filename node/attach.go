@@ -148,6 +148,7 @@ func (n *Node) tend(ctx context.Context, m *machine, status hypervisor.Status) e
 		return fmt.Errorf("look at the machine's disks: %w", err)
 	}
 	has := func(id cloud.VolumeID) bool { return slices.Contains(serials, serialOf(id)) }
+	n.found(m, has)
 	errs := []error{n.takeBack(ctx, m, wanted, has)}
 	for _, w := range wanted {
 		if err := n.tendTo(ctx, m, w, status, has(w.ID)); err != nil && !errors.Is(err, errWaiting) {
@@ -160,6 +161,19 @@ func (n *Node) tend(ctx context.Context, m *machine, status hypervisor.Status) e
 		m.poll(n.Now())
 	}
 	return errors.Join(errs...)
+}
+
+// found notes which of its volumes the machine has, for a program that didn't give
+// them to it.
+func (n *Node) found(m *machine, has func(cloud.VolumeID) bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, id := range m.memo.Volumes {
+		if v := n.volumes[id]; v.plugged != has(id) {
+			v.plugged = has(id)
+			n.touch()
+		}
+	}
 }
 
 // poll has the machine looked at again soon.

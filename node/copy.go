@@ -79,6 +79,9 @@ func (n *Node) adopt(h host, w cloud.Snapshot) (*snapshot, error) {
 		return nil, fmt.Errorf("snapshot %s was given up", w.ID)
 	}
 	size := n.volumes[w.Volume].sizeGiB
+	if size == 0 { // of a guest that is down since before this program: it can't have been grown
+		size = n.keeps[w.Volume].SizeGiB
+	}
 	s.memo = snapshotMemo{Snapshot: w.ID, Volume: w.Volume, Set: w.Set, Size: int64(size) << 30, Parent: w.Base, Host: h.name}
 	return s, nil
 }
@@ -148,6 +151,9 @@ func (n *Node) courses(h host, list []*snapshot, jobs map[string]hypervisor.Job,
 
 // followOne copy; false when the host has nothing of it any more.
 func (n *Node) followOne(ctx context.Context, c course) (goesOn bool, err error) {
+	if c.there {
+		n.see(c.snapshot, c.job)
+	}
 	switch {
 	case c.memo.ended() || !c.assigned:
 	case !c.taken:
@@ -160,7 +166,6 @@ func (n *Node) followOne(ctx context.Context, c course) (goesOn bool, err error)
 	case c.job.Ended:
 		err = n.commit(ctx, c.snapshot)
 	default:
-		n.see(c.snapshot, c.job)
 		return true, n.openSink(ctx, c.snapshot)
 	}
 	if err == nil {

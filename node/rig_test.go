@@ -40,6 +40,8 @@ type rig struct {
 	fail map[string]error // by effect: start, observe, …
 	did  []string         // the effects, in their order
 
+	diesAt int // the program dies before that many effects from now; 0 and less: it doesn't
+
 	generation int64
 }
 
@@ -74,11 +76,23 @@ func (r *rig) open() {
 	}
 }
 
+// death is what a program dies of, before the effect that it names.
+type death string
+
+func (d death) Error() string { return "the program dies before " + string(d) }
+
 // assign exactly these.
 func (r *rig) assign(list ...cloud.Instance) {
 	r.Helper()
+	r.tell(link.Assignment{Instances: list})
+}
+
+// tell the node all that it should have.
+func (r *rig) tell(a link.Assignment) {
+	r.Helper()
 	r.generation++
-	if err := r.Accept(link.Assignment{Node: r.ID, Generation: r.generation, Instances: list}); err != nil {
+	a.Node, a.Generation = r.ID, r.generation
+	if err := r.Accept(a); err != nil {
 		r.Fatal(err)
 	}
 }
@@ -121,6 +135,9 @@ func (r *rig) wantNothing() {
 func (r *rig) effect(name string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.diesAt--; r.diesAt == 0 {
+		panic(death(name))
+	}
 	r.did = append(r.did, name)
 	return r.fail[name]
 }

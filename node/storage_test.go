@@ -117,7 +117,11 @@ func (s faultyStorage) Copy(ctx context.Context, dir string, copies []hypervisor
 	if err := s.effect("copy"); err != nil {
 		return nil, err
 	}
-	return s.Storage.Copy(ctx, dir, copies)
+	full, err := s.Storage.Copy(ctx, dir, copies)
+	if err == nil {
+		err = s.effect("copied")
+	}
+	return full, err
 }
 
 func (s faultyStorage) Fill(ctx context.Context, dir, serial string, rate int64) error {
