@@ -25,7 +25,10 @@ func (s *session) handle(ctx context.Context, r request, data []byte) error {
 		return s.status(ctx, r)
 	}
 	err := s.change(ctx, r, data)
-	if err != nil && ctx.Err() == nil {
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err() // no answer: a client that reconnects asks again
+	}
+	if err != nil {
 		s.log.Error("writing to an export", "export", s.name, "offset", r.Offset, "length", r.Length, "error", err)
 	}
 	return s.finish(r, err)
@@ -129,7 +132,7 @@ func (s *session) readWhole(ctx context.Context, r request) error {
 	data := buffer(int(r.Length))
 	defer recycle(data)
 	if err := s.fetch(ctx, data, int64(r.Offset)); err != nil {
-		return s.finish(r, err)
+		return s.failRead(ctx, r, err)
 	}
 	return s.simple(r, 0, data)
 }
@@ -150,7 +153,7 @@ func (s *session) readPieces(ctx context.Context, r request) error {
 			err = s.chunk(r, 0, chunkHole, binary.BigEndian.AppendUint32(body, uint32(length)), nil)
 		} else {
 			if err := s.fetch(ctx, data[:length], at); err != nil {
-				return s.finish(r, err)
+				return s.failRead(ctx, r, err)
 			}
 			err = s.chunk(r, 0, chunkData, body, data[:length])
 		}
@@ -166,11 +169,15 @@ func (s *session) fetch(ctx context.Context, data []byte, offset int64) error {
 	if len(data) == 0 {
 		return nil
 	}
-	err := s.export.ReadAt(ctx, data, offset)
-	if err != nil && ctx.Err() == nil {
-		s.log.Error("reading from an export", "export", s.name, "offset", offset, "length", len(data), "error", err)
+	return s.export.ReadAt(ctx, data, offset)
+}
+
+func (s *session) failRead(ctx context.Context, r request, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
-	return err
+	s.log.Error("reading from an export", "export", s.name, "offset", r.Offset, "length", r.Length, "error", err)
+	return s.finish(r, err)
 }
 
 // extent is Export.Extent, of at least one byte and not beyond end.

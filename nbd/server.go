@@ -165,8 +165,8 @@ func (s *Server) isClosed() bool {
 	return s.closed
 }
 
-// Close takes no more requests, answers those it has (for some seconds at most)
-// and returns when no export is used any more. The socket goes; clients that
+// Close takes no more requests, answers those it has (for some seconds at most;
+// then their connections end unanswered) and returns when no export is used any more. The socket goes; clients that
 // reconnect find the next server at its path.
 func (s *Server) Close() error {
 	s.mu.Lock()

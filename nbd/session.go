@@ -68,14 +68,11 @@ func (s *session) transmit(ctx context.Context, stop context.CancelFunc) error {
 	in := bufio.NewReaderSize(s.conn, 4<<10)
 	for {
 		r, err := readRequest(in)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return nil // closing: what was read is answered
+		if err != nil {
+			return s.ended(err, stop)
 		}
-		if err != nil || r.Type == cmdDisconnect {
-			if err != nil {
-				stop()
-			}
-			return clean(err)
+		if r.Type == cmdDisconnect {
+			return nil
 		}
 		if requests.Acquire(ctx, 1) != nil {
 			return nil
@@ -86,8 +83,7 @@ func (s *session) transmit(ctx context.Context, stop context.CancelFunc) error {
 		}
 		data, err := receive(in, r)
 		if err != nil {
-			stop()
-			return clean(err)
+			return s.ended(err, stop)
 		}
 		group.Go(func() {
 			defer requests.Release(1)
@@ -100,8 +96,13 @@ func (s *session) transmit(ctx context.Context, stop context.CancelFunc) error {
 	}
 }
 
-// clean is nil for the errors of a connection that just ended.
-func clean(err error) error {
+// ended is nil for the errors of a connection that just ended. Where the server
+// is closing what was read is still answered.
+func (s *session) ended(err error, stop context.CancelFunc) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil
+	}
+	stop()
 	for _, end := range []error{io.EOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE} {
 		if errors.Is(err, end) {
 			return nil

@@ -1,7 +1,6 @@
 package nbd
 
 import (
-	"context"
 	"errors"
 	"syscall"
 )
@@ -92,8 +91,6 @@ func errno(err error) uint32 {
 	switch {
 	case err == nil:
 		return 0
-	case errors.Is(err, context.Canceled):
-		return uint32(syscall.ESHUTDOWN)
 	case !errors.As(err, &no):
 		return uint32(syscall.EIO)
 	}
