@@ -32,6 +32,11 @@ test: bin/mallee
 	$(GO) test -timeout 20m ./...
 	cd test && MALLEE=$(CURDIR)/bin/mallee $(GO) test -timeout 30m ./...
 
+# What takes many minutes: Debian is built twice, and booted.
+slow: bin/mallee
+	MALLEE_SLOW=1 $(GO) test -run TestBuildIsRepeatable/debian-12 -count 1 -timeout 3h ./image
+	cd test && MALLEE_SLOW=1 MALLEE=$(CURDIR)/bin/mallee $(GO) test -run TestDebian -count 1 -timeout 3h .
+
 # What a change should pass before each commit; about a minute once built.
 check: lint
 	$(GO) test -short ./...
