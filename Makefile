@@ -7,7 +7,7 @@ FUZZ    ?= 30s
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build install demo test check lint bench sim fuzz packages clean
+.PHONY: build install demo test slow check lint bench sim fuzz packages clean
 
 build: bin/mallee
 

@@ -4,9 +4,11 @@
 //
 //   - A machine image (EMI) is either HVM, a raw bootable disk, or paravirtual, a bare root
 //     file system that runs with a kernel image (EKI) and a ramdisk image (ERI).
-//   - The Catalog is the list of images that Build makes out of the Debian packages which the
-//     host's own apt offers: nothing is downloaded from anywhere else, and nobody needs root,
-//     a loop device or a mount. `tiny` is HVM, `tiny-pv` is the paravirtual trio.
+//   - A Recipe is an image that Build makes out of the Debian packages which the host's own apt
+//     offers: nothing is downloaded from anywhere else, and nobody needs root, a loop device or a
+//     mount. `tiny` is HVM, `tiny-pv` is the paravirtual trio, `debian-12` a whole Debian.
+//   - An Index is a catalogue: a list of entries, each of which names a recipe or a download. One is
+//     shipped; Catalogs keeps those that an administrator adds, signed with minisign.
 //   - A layout is the arrangement of an instance's disks: Paravirtual builds Eucalyptus's disk of
 //     root, ephemeral and swap partitions, Ephemeral the second disk of an HVM instance.
 //   - Probe says what a file is by its bytes, so that a kernel isn't registered as a machine. LookInside
@@ -24,7 +26,8 @@
 // The key is a digest of the recipe, of the guest's files embedded in this program and of every
 // package's name, version and checksum. The tools that write the image (mke2fs, debugfs,
 // grub-mkimage) come from those packages too and run from the unpacked tree with its own
-// libraries; so equal keys mean equal bytes, whatever the host has installed.
+// libraries; so equal keys mean equal bytes, whatever the host has installed. A Debian system is
+// installed by its packages' own scripts, in an emulated machine: see system.go.
 //
 // # How a file becomes an image
 //
