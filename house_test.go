@@ -21,9 +21,11 @@ var doors = map[string]string{
 	"front":      "ec2 iam walrus wire wire/sigv4",
 	"ec2":        "bundle cloud iam link state wire",
 	"iam":        "cloud durable state wire",
+	"ebs":        "cloud iam snapshot state wire",
 	"walrus":     "",
 	"controller": "cloud link state",
-	"node":       "block cloud durable hypervisor image link network",
+	"task":       "bundle cloud durable image link snapshot",
+	"node":       "block cloud durable hypervisor image link nbd network snapshot",
 	"euca":       "bundle cloud hypervisor hypervisor/qemu image wire/sigv4",
 
 	"state":    "cloud",

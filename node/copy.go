@@ -25,7 +25,7 @@ func (n *Node) takeAll(ctx context.Context, h host, sets [][]cloud.Snapshot) err
 // take snapshots of volumes that the host has open, at one instant. Where it fails
 // half way, follow makes an end of it.
 func (n *Node) take(ctx context.Context, h host, set []cloud.Snapshot) error {
-	var list []*snapshot
+	var list []*snap
 	var copies []hypervisor.Copy
 	for _, w := range set {
 		s, since, err := n.begin(ctx, h, w)
@@ -51,7 +51,7 @@ func (n *Node) take(ctx context.Context, h host, set []cloud.Snapshot) error {
 // begin a snapshot: whose it is, and what of it is there already, is durable before
 // anything is copied. Since is the mark from which on the disk is copied; empty
 // for all of it.
-func (n *Node) begin(ctx context.Context, h host, w cloud.Snapshot) (s *snapshot, since string, err error) {
+func (n *Node) begin(ctx context.Context, h host, w cloud.Snapshot) (s *snap, since string, err error) {
 	if err := os.MkdirAll(n.snapshotDir(w.ID), 0o700); err != nil {
 		return nil, "", fmt.Errorf("make the folder of snapshot %s: %w", w.ID, err)
 	}
@@ -71,7 +71,7 @@ func (n *Node) begin(ctx context.Context, h host, w cloud.Snapshot) (s *snapshot
 }
 
 // adopt a snapshot that is nobody's, unless it should not be taken any more.
-func (n *Node) adopt(h host, w cloud.Snapshot) (*snapshot, error) {
+func (n *Node) adopt(h host, w cloud.Snapshot) (*snap, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	s := n.snapshots[w.ID]
@@ -116,7 +116,7 @@ func (n *Node) follow(ctx context.Context, h host, status hypervisor.Status) (ru
 
 // course is how a snapshot stands when a host is looked at.
 type course struct {
-	*snapshot
+	*snap
 	host
 	absent   bool // the host is
 	assigned bool
@@ -128,11 +128,11 @@ type course struct {
 // courses of the snapshots in a host. Of a set that is not taken, those come
 // first whose files say that they are: the others' files say still that the set
 // isn't if it ends here.
-func (n *Node) courses(h host, list []*snapshot, jobs map[string]hypervisor.Job, status hypervisor.Status) (all []course) {
+func (n *Node) courses(h host, list []*snap, jobs map[string]hypervisor.Job, status hypervisor.Status) (all []course) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, s := range list {
-		c := course{snapshot: s, host: h, absent: status == hypervisor.Absent, taken: n.taken(s)}
+		c := course{snap: s, host: h, absent: status == hypervisor.Absent, taken: n.taken(s)}
 		_, c.assigned = n.takes[s.memo.Snapshot]
 		c.job, c.there = jobs[string(s.memo.Snapshot)]
 		all = append(all, c)
@@ -152,7 +152,7 @@ func (n *Node) courses(h host, list []*snapshot, jobs map[string]hypervisor.Job,
 // followOne copy; false when the host has nothing of it any more.
 func (n *Node) followOne(ctx context.Context, c course) (goesOn bool, err error) {
 	if c.there {
-		n.see(c.snapshot, c.job)
+		n.see(c.snap, c.job)
 	}
 	switch {
 	case c.memo.ended() || !c.assigned:
@@ -160,13 +160,13 @@ func (n *Node) followOne(ctx context.Context, c course) (goesOn bool, err error)
 		err = n.beginAnew(ctx, c)
 		return err != nil, err
 	case !c.there:
-		err = n.fail(c.snapshot, errors.New("the machine ended before the snapshot was stored"))
+		err = n.fail(c.snap, errors.New("the machine ended before the snapshot was stored"))
 	case c.job.Ended && c.job.Err != nil:
-		err = n.fail(c.snapshot, fmt.Errorf("store the snapshot: %w", c.job.Err))
+		err = n.fail(c.snap, fmt.Errorf("store the snapshot: %w", c.job.Err))
 	case c.job.Ended:
-		err = n.commit(ctx, c.snapshot)
+		err = n.commit(ctx, c.snap)
 	default:
-		return true, n.openSink(ctx, c.snapshot)
+		return true, n.openSink(ctx, c.snap)
 	}
 	if err == nil {
 		err = n.leave(ctx, c)
@@ -175,7 +175,7 @@ func (n *Node) followOne(ctx context.Context, c course) (goesOn bool, err error)
 }
 
 // see how far a copy is.
-func (n *Node) see(s *snapshot, job hypervisor.Job) {
+func (n *Node) see(s *snap, job hypervisor.Job) {
 	if s.done != job.Done || s.total != job.Total {
 		n.say(func() { s.done, s.total = job.Done, job.Total })
 	}
@@ -187,15 +187,15 @@ func (n *Node) beginAnew(ctx context.Context, c course) error {
 	if err := n.dismiss(ctx, c); err != nil {
 		return err
 	}
-	if err := n.discard(ctx, c.snapshot); err != nil {
+	if err := n.discard(ctx, c.snap); err != nil {
 		return err
 	}
 	if c.failures++; c.failures >= attempts {
-		if err := n.fail(c.snapshot, errors.New("its volume can't be copied")); err != nil {
+		if err := n.fail(c.snap, errors.New("its volume can't be copied")); err != nil {
 			return err
 		}
 	}
-	return n.note(c.snapshot, func(m *snapshotMemo) { m.Host, m.Taken = "", false })
+	return n.note(c.snap, func(m *snapshotMemo) { m.Host, m.Taken = "", false })
 }
 
 // leave the host with nothing of the snapshot.
@@ -203,10 +203,10 @@ func (n *Node) leave(ctx context.Context, c course) error {
 	if err := n.dismiss(ctx, c); err != nil {
 		return err
 	}
-	if err := n.closeSink(c.snapshot); err != nil {
+	if err := n.closeSink(c.snap); err != nil {
 		return err
 	}
-	if err := n.note(c.snapshot, func(m *snapshotMemo) { m.Host = "" }); err != nil {
+	if err := n.note(c.snap, func(m *snapshotMemo) { m.Host = "" }); err != nil {
 		return err
 	}
 	n.wake(&n.sweeping)
@@ -224,7 +224,7 @@ func (n *Node) dismiss(ctx context.Context, c course) error {
 }
 
 // commit what was copied.
-func (n *Node) commit(ctx context.Context, s *snapshot) error {
+func (n *Node) commit(ctx context.Context, s *snap) error {
 	if err := n.openSink(ctx, s); err != nil {
 		return err
 	}

@@ -88,7 +88,7 @@ type Node struct {
 	takes      map[cloud.SnapshotID]cloud.Snapshot // of assignment
 	machines   map[cloud.InstanceID]*machine       // assigned, or something is left of it
 	volumes    map[cloud.VolumeID]*volume          // assigned, or there
-	snapshots  map[cloud.SnapshotID]*snapshot      // assigned, or something is left of it
+	snapshots  map[cloud.SnapshotID]*snap          // assigned, or something is left of it
 	fillers    int                                 // keepers that fill volumes now
 	changed    chan struct{}                       // closed and replaced when the report changed
 	sweeping   turn                                // of snapshots that are in nobody's hands
@@ -125,7 +125,7 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 	}
 	n := &Node{
 		Options: o, machines: map[cloud.InstanceID]*machine{},
-		volumes: map[cloud.VolumeID]*volume{}, snapshots: map[cloud.SnapshotID]*snapshot{},
+		volumes: map[cloud.VolumeID]*volume{}, snapshots: map[cloud.SnapshotID]*snap{},
 		changed: make(chan struct{}), queued: make(chan struct{}, 1),
 	}
 	n.sweeping.pass = n.sweep

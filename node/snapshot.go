@@ -15,7 +15,7 @@ import (
 	"mallee/link"
 )
 
-// snapshot is the node's memory of one snapshot that it takes. It belongs to the
+// snap is the node's memory of one snapshot that it takes. It belongs to the
 // worker of the host where its copy is made; while it has no host, to the sweeper,
 // or to the worker who has its volume in hand and takes it.
 //
@@ -26,7 +26,7 @@ import (
 // What is durable is snapshots/ID/snapshot.json. Snapshots of one set are taken
 // when all their files say so: a crash between two of them begins the whole set
 // again, and nobody was told.
-type snapshot struct {
+type snap struct {
 	memo        snapshotMemo // guarded by Node.mu; changed by the one to whom it belongs
 	done, total int64        // guarded by Node.mu
 
@@ -67,10 +67,10 @@ func (n *Node) snapshotPath(id cloud.SnapshotID) string {
 }
 
 // knowSnapshot is the snapshot's entry, made where there is none. mu is held.
-func (n *Node) knowSnapshot(id cloud.SnapshotID) *snapshot {
+func (n *Node) knowSnapshot(id cloud.SnapshotID) *snap {
 	s := n.snapshots[id]
 	if s == nil {
-		s = &snapshot{memo: snapshotMemo{Snapshot: id}}
+		s = &snap{memo: snapshotMemo{Snapshot: id}}
 		n.snapshots[id] = s
 	}
 	return s
@@ -126,7 +126,7 @@ func (n *Node) wakeTaker(id cloud.VolumeID) {
 }
 
 // reportSnapshot says taken only of a whole set. mu is held.
-func (n *Node) reportSnapshot(s *snapshot) link.Snapshot {
+func (n *Node) reportSnapshot(s *snap) link.Snapshot {
 	return link.Snapshot{
 		Snapshot: s.memo.Snapshot, Taken: n.taken(s) || s.memo.Content != nil,
 		Done: s.done, Total: s.total, Content: s.memo.Content, Failed: s.memo.Failed,
@@ -134,7 +134,7 @@ func (n *Node) reportSnapshot(s *snapshot) link.Snapshot {
 }
 
 // taken says whether the snapshot's instant is past. mu is held.
-func (n *Node) taken(s *snapshot) bool {
+func (n *Node) taken(s *snap) bool {
 	for _, other := range n.snapshots {
 		if other.memo.Host == s.memo.Host && other.memo.setOf() == s.memo.setOf() && !other.memo.Taken {
 			return false
@@ -144,7 +144,7 @@ func (n *Node) taken(s *snapshot) bool {
 }
 
 // note a change of what is remembered of a snapshot: durable first, then known.
-func (n *Node) note(s *snapshot, change func(*snapshotMemo)) error {
+func (n *Node) note(s *snap, change func(*snapshotMemo)) error {
 	next := s.memo
 	change(&next)
 	if err := n.writeSnapshot(next); err != nil {
@@ -167,7 +167,7 @@ func (n *Node) writeSnapshot(m snapshotMemo) error {
 
 // in lists the snapshots that the host may have a job of, in the order of their
 // ids.
-func (n *Node) in(h host) (list []*snapshot) {
+func (n *Node) in(h host) (list []*snap) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, s := range n.snapshots {
@@ -179,7 +179,7 @@ func (n *Node) in(h host) (list []*snapshot) {
 	return list
 }
 
-func byID(a, b *snapshot) int { return cmp.Compare(a.memo.Snapshot, b.memo.Snapshot) }
+func byID(a, b *snap) int { return cmp.Compare(a.memo.Snapshot, b.memo.Snapshot) }
 
 // copying says whether a copy of the volume goes on in the machine.
 func (n *Node) copying(id cloud.InstanceID, volume cloud.VolumeID) bool {
@@ -215,7 +215,7 @@ func (n *Node) untaken(volumes ...cloud.VolumeID) (sets [][]cloud.Snapshot) {
 }
 
 // openSink where it isn't.
-func (n *Node) openSink(ctx context.Context, s *snapshot) error {
+func (n *Node) openSink(ctx context.Context, s *snap) error {
 	if s.sink != nil {
 		return nil
 	}
@@ -228,7 +228,7 @@ func (n *Node) openSink(ctx context.Context, s *snapshot) error {
 }
 
 // closeSink where it is open.
-func (n *Node) closeSink(s *snapshot) error {
+func (n *Node) closeSink(s *snap) error {
 	if s.sink == nil {
 		return nil
 	}
@@ -240,7 +240,7 @@ func (n *Node) closeSink(s *snapshot) error {
 }
 
 // discard what was written for the snapshot.
-func (n *Node) discard(ctx context.Context, s *snapshot) error {
+func (n *Node) discard(ctx context.Context, s *snap) error {
 	if err := n.closeSink(s); err != nil {
 		return err
 	}
@@ -254,7 +254,7 @@ func (n *Node) discard(ctx context.Context, s *snapshot) error {
 // any more, and those that nobody can take.
 func (n *Node) sweep(ctx context.Context) {
 	n.mu.Lock()
-	var gone, lost []*snapshot
+	var gone, lost []*snap
 	for id, s := range n.snapshots {
 		w, assigned := n.takes[id]
 		switch {
@@ -285,7 +285,7 @@ func (n *Node) sweep(ctx context.Context) {
 }
 
 // comeBack to a snapshot that is not removed yet.
-func (n *Node) comeBack(s *snapshot) {
+func (n *Node) comeBack(s *snap) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if _, again := n.snapshots[s.memo.Snapshot]; !again {
@@ -301,7 +301,7 @@ func (n *Node) lost(id cloud.VolumeID) bool {
 }
 
 // sweepOne snapshot of which nothing is to be left; its folder goes last.
-func (n *Node) sweepOne(ctx context.Context, s *snapshot) error {
+func (n *Node) sweepOne(ctx context.Context, s *snap) error {
 	if err := n.discard(ctx, s); err != nil {
 		return err
 	}
@@ -313,7 +313,7 @@ func (n *Node) sweepOne(ctx context.Context, s *snapshot) error {
 }
 
 // fail a snapshot for good.
-func (n *Node) fail(s *snapshot, why error) error {
+func (n *Node) fail(s *snap, why error) error {
 	n.Log.Warn("a snapshot failed", "snapshot", s.memo.Snapshot, "err", why)
 	if err := os.MkdirAll(n.snapshotDir(s.memo.Snapshot), 0o700); err != nil {
 		return fmt.Errorf("make the folder of snapshot %s: %w", s.memo.Snapshot, err)
