@@ -28,6 +28,9 @@ type Snapshot struct {
 	Set    string `json:"set,omitempty"`    // of snapshots that are taken at one instant
 	Reboot bool   `json:"reboot,omitempty"` // the guest is shut down for the instant, and started again
 
+	Written bool `json:"written,omitempty"` // block by block, by StartSnapshot, and not taken of a volume
+	Timeout int  `json:"timeout,omitempty"` // minutes without a block, after which such a one is given up
+
 	// Base is what Parent holds, once that is complete. Until this snapshot is
 	// complete it is kept for the node to build on, though Parent may be deleted.
 	Base *Content `json:"base,omitempty"`
