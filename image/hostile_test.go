@@ -264,14 +264,16 @@ func TestHostileVHD(t *testing.T) {
 	hold(t, fixed, "vhd", []change{{"without its footer", cut(len(fixed) - 512), "no footer"}, {"shorter than its disk", func(b []byte) []byte { return b[1<<20:] }, "cut off"}})
 }
 
+// crc writes a VHDX structure's checksum anew.
+func crc(at, n int) func([]byte) []byte {
+	return func(b []byte) []byte {
+		clear(b[at+4 : at+8])
+		return putLE(at+4, crc32.Checksum(b[at:at+n], crc32.MakeTable(crc32.Castagnoli)))(b)
+	}
+}
+
 func TestHostileVHDX(t *testing.T) {
 	image := empty(t, "vhdx")
-	crc := func(at, n int) func([]byte) []byte {
-		return func(b []byte) []byte {
-			clear(b[at+4 : at+8])
-			return putLE(at+4, crc32.Checksum(b[at:at+n], crc32.MakeTable(crc32.Castagnoli)))(b)
-		}
-	}
 	regions := func(c func([]byte) []byte) func([]byte) []byte { return all(c, crc(192<<10, 64<<10)) }
 	find := func(id string) int { // where the entry of that GUID is, which is before the thing itself
 		i := bytes.Index(image, []byte(id))
@@ -349,21 +351,74 @@ func TestQEMUCannotReachOtherFiles(t *testing.T) {
 	}
 }
 
+// A patched file differs from another one in a place.
+type patched struct {
+	base  []byte
+	at    int64
+	patch []byte
+}
+
+func (p patched) ReadAt(b []byte, off int64) (int, error) {
+	n, err := bytes.NewReader(p.base).ReadAt(b, off)
+	for i := range p.patch {
+		if at := p.at + int64(i) - off; at >= 0 && at < int64(n) {
+			b[at] = p.patch[i]
+		}
+	}
+	return n, err
+}
+
+// sums writes the checksums of an image anew, so that a patch isn't found out by them.
+func sums(format string, b []byte) []byte {
+	switch {
+	case format == "vhd" && len(b) >= 1536:
+		return all(summed(0, 512, 64), summed(512, 1536, 512+36))(b)
+	case format == "vhdx" && len(b) >= 256<<10:
+		return crc(192<<10, 64<<10)(b)
+	}
+	return b
+}
+
+// FuzzExamine changes an image of each format in two places, sets its checksums right, and cuts it off.
 func FuzzExamine(f *testing.F) {
 	names := []string{"qcow2", "vmdk", "vhd", "vhdx"}
-	for i, format := range []string{"qcow2", "vmdk", "vpc"} {
-		f.Add(uint8(i), bytes.TrimRight(empty(f, format), "\x00"))
+	bases := [][]byte{empty(f, "qcow2"), empty(f, "vmdk"), empty(f, "vpc"), empty(f, "vhdx")}
+	for i := range names {
+		f.Add(uint8(i), uint32(0), []byte{}, uint32(1<<20), []byte{}, uint32(0))
 	}
-	f.Add(uint8(3), bytes.TrimRight(empty(f, "vhdx"), "\x00"))
-	f.Fuzz(func(t *testing.T, format uint8, b []byte) {
-		name := names[int(format)%len(names)]
-		d, err := examine(bytes.NewReader(b), int64(len(b)), name, small)
+	f.Add(uint8(0), uint32(8), []byte("\x00\x00\x00\x00\x00\x00\x10\x00\x00\x00\x00\x0b"), uint32(4096), []byte("/etc/passwd"), uint32(0))
+	f.Add(uint8(1), uint32(12), []byte("\x00\x00\x00"), uint32(600), []byte("parentFileNameHint"), uint32(10))
+	f.Add(uint8(2), uint32(48), []byte("\xff"), uint32(512+28), []byte("\xff\xff"), uint32(1000))
+	f.Add(uint8(3), uint32(192<<10+16), []byte("\xff"), uint32(2<<20), []byte("metadata"), uint32(1<<20))
+	f.Fuzz(func(t *testing.T, format uint8, at1 uint32, patch1 []byte, at2 uint32, patch2 []byte, less uint32) {
+		i := int(format) % len(names)
+		b := bytes.Clone(bases[i][:max(0, len(bases[i])-int(less))])
+		copy(b[min(int(at1), len(b)):], patch1)
+		copy(b[min(int(at2), len(b)):], patch2)
+		b = sums(names[i], b)
+		d, err := examine(bytes.NewReader(b), int64(len(b)), names[i], small)
 		var bad *BadImageError
 		if err != nil && !errors.As(err, &bad) {
-			t.Fatalf("%s: %v isn't the image's fault?", name, err)
+			t.Fatalf("%s: %v isn't the image's fault?", names[i], err)
 		}
 		if err == nil && (d.virtual <= 0 || d.virtual > small.VirtualSize || d.name == "") {
-			t.Fatalf("%s passes as %+v", name, d)
+			t.Fatalf("%s passes as %+v", names[i], d)
+		}
+	})
+}
+
+// FuzzLookInside changes a bootable disk in a place.
+func FuzzLookInside(f *testing.F) {
+	base := read(f, bootableDisk(f, true, "BOOTX64.EFI"))
+	f.Add(uint32(512+72), []byte("\xff\xff\xff\xff\xff\xff\xff\xff"))
+	f.Add(uint32(2048*512+11), []byte("\x00\x10\x80"))
+	f.Fuzz(func(t *testing.T, at uint32, patch []byte) {
+		c, err := LookInside(patched{base, int64(at), patch}, int64(len(base)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, known := map[string]bool{"": true, "x86_64": true, "i386": true, "arm64": true}[c.Architecture]; !known {
+			t.Fatalf("%+v", c)
 		}
 	})
 }
