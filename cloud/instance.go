@@ -59,6 +59,8 @@ type Instance struct {
 	ClientToken string           `json:"client_token,omitempty"`
 	Shutdown    ShutdownBehavior `json:"shutdown"`
 
+	TokensRequired bool `json:"tokens_required,omitempty"` // of the guest's programs, by the metadata service
+
 	Wish     Wish      `json:"wish"`
 	Wishes   int       `json:"wishes"` // counts changes of Wish, from 1 at launch
 	WishedAt time.Time `json:"wished_at"`

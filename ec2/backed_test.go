@@ -221,3 +221,24 @@ func TestSharedImagesBringTheirSnapshots(t *testing.T) {
 		t.Errorf("its snapshot for another device: %+v", r)
 	}
 }
+
+// TestTokensForMetadata are required where the launch says so, or else the image.
+func TestTokensForMetadata(t *testing.T) {
+	c := ready(t).withSnapshots()
+	strict := c.backedImage("strict", "ImdsSupport=v2.0")
+	for _, test := range []struct {
+		image, asked, want string
+	}{
+		{hvmImage, "", "optional"}, {hvmImage, "required", "required"}, {hvmImage, "optional", "optional"},
+		{strict, "", "required"}, {strict, "optional", "optional"},
+	} {
+		parameters := []string{"ImageId=" + test.image}
+		if test.asked != "" {
+			parameters = append(parameters, "MetadataOptions.HttpTokens="+test.asked)
+		}
+		i := get[reservationReply](c, c.user, "RunInstances", parameters...).Instances[0]
+		if stored, _ := launched(c, i.ID); i.MetadataTokens != test.want || stored.TokensRequired != (test.want == "required") {
+			t.Errorf("%s with %q: tokens are %s", test.image, test.asked, i.MetadataTokens)
+		}
+	}
+}

@@ -115,7 +115,7 @@ func newCloud(tb testing.TB) *aCloud {
 	c.EC2, err = New(Options{
 		Store: store, IAM: who, Objects: c.objects, Console: c.console, Region: "mallee", Endpoint: "http://127.0.0.1:8773",
 		Pools: state.Pools{Public: netip.MustParsePrefix("127.31.0.0/16")}, TakeWithin: time.Millisecond,
-		Now:   func() time.Time { return c.now }, Rand: seeded(), Log: slog.New(slog.NewTextHandler(&c.log, nil)),
+		Now: func() time.Time { return c.now }, Rand: seeded(), Log: slog.New(slog.NewTextHandler(&c.log, nil)),
 	})
 	if err != nil {
 		tb.Fatal(err)
@@ -176,7 +176,9 @@ const (
 )
 
 func (c *aCloud) withSnapshots() *aCloud {
-	content := func(gib int64) *cloud.Content { return &cloud.Content{Manifest: fmt.Sprintf("%064x", gib), Size: gib << 30} }
+	content := func(gib int64) *cloud.Content {
+		return &cloud.Content{Manifest: fmt.Sprintf("%064x", gib), Size: gib << 30}
+	}
 	c.write(func(tx *state.Tx) {
 		for _, s := range []cloud.Snapshot{
 			{ID: completeSnapshot, Account: ordinary, SizeGiB: 8, Content: content(8)},

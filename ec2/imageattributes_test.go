@@ -104,7 +104,9 @@ func TestImageAttributeRefusals(t *testing.T) {
 		state.Images.Edit(tx, goneImage, func(i *cloud.Image) { i.Account = ordinary })
 		state.Images.Edit(tx, pvImage, func(i *cloud.Image) { i.Public = false })
 	})
-	modify := func(p ...string) []string { return append([]string{"ModifyImageAttribute", "ImageId=" + privateImage}, p...) }
+	modify := func(p ...string) []string {
+		return append([]string{"ModifyImageAttribute", "ImageId=" + privateImage}, p...)
+	}
 	for _, test := range []refusalCase{
 		{modify(), "MissingParameter", "LaunchPermission"},
 		{modify("Attribute=colour"), "InvalidParameterValue", "colour"},

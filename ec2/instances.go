@@ -117,13 +117,21 @@ func (c *call) instanceReply(i *cloud.Instance) instanceReply {
 		Platform: i.Platform, Monitoring: "disabled", Groups: groupRefs(i.Groups), StateReason: reasonOf(i, s), Architecture: i.Architecture,
 		RootDeviceType: rootDeviceType(i), Mappings: c.volumesReply(i), RootDevice: i.RootDevice, Virtualization: string(i.Virtualization),
 		ClientToken: i.ClientToken, Tags: c.tagSet(string(i.ID)), Hypervisor: hypervisor,
-		Cores: i.Size.VCPUs, ThreadsPerCore: 1, MetadataState: "applied", MetadataTokens: "optional", MetadataEndpoint: "enabled",
+		Cores: i.Size.VCPUs, ThreadsPerCore: 1, MetadataState: "applied", MetadataTokens: tokens(i), MetadataEndpoint: "enabled",
 	}
 	if s != cloud.Terminated {
 		r.PrivateIP, r.PrivateDNS = i.Local.String(), i.PrivateName()
 		r.PublicIP, r.DNS = publicOf(i), publicOf(i)
 	}
 	return r
+}
+
+// tokens says whether the guest's programs need one for the metadata.
+func tokens(i *cloud.Instance) string {
+	if i.TokensRequired {
+		return "required"
+	}
+	return "optional"
 }
 
 // publicOf an instance; there is no DNS for public addresses, so the name is the

@@ -57,8 +57,8 @@ type placementInput struct {
 	AvailabilityZoneID string `wire:"AvailabilityZoneId"`
 }
 
-// unserved are the parameters of which one value only is served: what happens
-// anyway. Common clients send them.
+// unserved are the parameters of which, but for the metadata's tokens, one value
+// only is served: what happens anyway. Common clients send them.
 type unserved struct {
 	Monitoring                        struct{ Enabled bool }
 	EbsOptimized                      bool
@@ -69,7 +69,7 @@ type unserved struct {
 	HibernationOptions                struct{ Configured bool }
 	EnclaveOptions                    struct{ Enabled bool }
 	MetadataOptions                   struct {
-		HttpTokens           string
+		HttpTokens           string `wire:"HttpTokens,enum=optional|required"`
 		HttpEndpoint         string
 		HttpProtocolIpv6     string
 		InstanceMetadataTags string
@@ -90,7 +90,6 @@ func (in *runInput) check() error {
 		only("EnablePrimaryIpv6", strconv.FormatBool(u.EnablePrimaryIpv6), "false"),
 		only("HibernationOptions.Configured", strconv.FormatBool(u.HibernationOptions.Configured), "false"),
 		only("EnclaveOptions.Enabled", strconv.FormatBool(u.EnclaveOptions.Enabled), "false"),
-		only("MetadataOptions.HttpTokens", u.MetadataOptions.HttpTokens, "", "optional"),
 		only("MetadataOptions.HttpEndpoint", u.MetadataOptions.HttpEndpoint, "", "enabled"),
 		only("MetadataOptions.HttpProtocolIpv6", u.MetadataOptions.HttpProtocolIpv6, "", "disabled"),
 		only("MetadataOptions.InstanceMetadataTags", u.MetadataOptions.InstanceMetadataTags, "", "disabled"),
@@ -246,6 +245,8 @@ func (c *call) modelImage(in *runInput, m *cloud.Instance) error {
 	}
 	m.Image, m.Architecture, m.Virtualization = i.Ref(), i.Architecture, i.Virtualization
 	m.Platform, m.RootDevice, m.EBS = i.Platform, i.RootDevice, i.Root() != nil
+	asked := in.MetadataOptions.HttpTokens
+	m.TokensRequired = asked == "required" || asked == "" && i.IMDS == "v2.0"
 	if m.Shutdown, err = in.shutdown(i); err != nil {
 		return err
 	}

@@ -36,9 +36,8 @@ import (
 // Instance is what there is to tell.
 type Instance struct {
 	cloud.Instance
-	Region         string
-	Subnet         netip.Prefix // that the instance's private address is of
-	TokensRequired bool         // refuse who comes without a token
+	Region string
+	Subnet netip.Prefix // that the instance's private address is of
 }
 
 // Options of the service. All are required.

@@ -257,3 +257,26 @@ func TestStrangers(t *testing.T) {
 		t.Errorf("nobody's request: %d", reply.Code)
 	}
 }
+
+// TestDevicesOfAGuest as it was launched.
+func TestDevicesOfAGuest(t *testing.T) {
+	none := cloud.Mapping{Device: "/dev/sdb", NoDevice: true}
+	elsewhere := cloud.Mapping{Device: "/dev/sdc", VirtualName: "ephemeral0"}
+	for _, test := range []struct {
+		name     string
+		ebs      bool
+		mappings []cloud.Mapping
+		want     any
+	}{
+		{"as always", false, nil, "sdb"},
+		{"suppressed", false, []cloud.Mapping{none}, nil},
+		{"elsewhere", false, []cloud.Mapping{elsewhere}, "sdc"},
+		{"beside a volume", true, []cloud.Mapping{elsewhere}, "sdc"},
+		{"none beside a volume", true, nil, nil},
+	} {
+		i := Instance{Instance: cloud.Instance{Virtualization: cloud.HVM, RootDevice: "/dev/sda1", EBS: test.ebs, Mappings: test.mappings}}
+		if got := devices(i); got["ephemeral0"] != test.want || got["root"] != "/dev/sda1" || got["ami"] != "sda1" {
+			t.Errorf("%s: %v", test.name, got)
+		}
+	}
+}

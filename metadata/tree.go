@@ -127,7 +127,25 @@ func devices(i Instance) folder {
 	if i.Virtualization == cloud.Paravirtual {
 		return folder{"ami": "sda1", "emi": "sda1", "root": "/dev/sda1", "ephemeral0": "sda2", "swap": "sda3"}
 	}
-	return folder{"ami": path.Base(i.RootDevice), "emi": path.Base(i.RootDevice), "root": i.RootDevice, "ephemeral0": "sdb"}
+	f := folder{"ami": path.Base(i.RootDevice), "emi": path.Base(i.RootDevice), "root": i.RootDevice}
+	if device := ephemeral(i); device != "" {
+		f["ephemeral0"] = path.Base(device)
+	}
+	return f
+}
+
+// ephemeral is where an HVM instance has its ephemeral disk: where it was mapped,
+// or beside an instance-store root if nothing was said.
+func ephemeral(i Instance) string {
+	for _, m := range i.Mappings {
+		if m.VirtualName == cloud.Ephemeral0 {
+			return m.Device
+		}
+	}
+	if i.EBS || len(i.Mappings) > 0 {
+		return ""
+	}
+	return "sdb"
 }
 
 func networkInterface(i Instance) folder {
