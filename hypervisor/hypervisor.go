@@ -50,7 +50,7 @@ type Machine struct {
 
 // Disk is a block device of a machine.
 type Disk struct {
-	Serial     string // at most 20 bytes, shown to the guest; names the disk, unique in a machine
+	Serial     string // 1 to 20 of A-Z, a-z, 0-9 and -, shown to the guest; names the disk, unique in a machine
 	Attachment block.Attachment
 	Limits     Limits
 }
@@ -73,6 +73,8 @@ const (
 // Hypervisor runs machines. All methods may be called at once for different
 // machines; calls for one machine are made one at a time. dir is Machine.Dir.
 type Hypervisor interface {
+	Storage
+
 	// Start brings the machine to Running and returns when it is. Where it
 	// fails, no process is left, and the error says what the hypervisor said.
 	// Starting a machine that is not Absent is an error.

@@ -9,6 +9,7 @@ need() { # command package
 PATH=$PATH:/usr/sbin:/sbin
 need qemu-system-x86_64 qemu-system-x86
 need qemu-img qemu-utils
+need qemu-storage-daemon qemu-system-common
 need mke2fs e2fsprogs
 need ssh openssh-client
 need curl curl

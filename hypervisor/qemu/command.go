@@ -1,7 +1,6 @@
 package qemu
 
 import (
-	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"strconv"
@@ -15,12 +14,6 @@ const (
 	// MiB; when it is full all is translated anew. Booting a small Linux fills
 	// 54. QEMU's own default is as much as the guest touches, up to a GiB.
 	translationMiB = 64
-
-	// Slots for disks that come while the guest runs: on q35 only a port that is
-	// there from the start can take one.
-	hotplugPorts = 8
-
-	maxSerial = 20 // bytes, virtio-blk's limit
 )
 
 // check refuses a machine that QEMU would misunderstand.
@@ -28,25 +21,19 @@ func check(m hypervisor.Machine) error {
 	switch {
 	case !filepath.IsAbs(m.Dir):
 		return fmt.Errorf("folder %q: want an absolute path", m.Dir)
-	case m.VCPUs < 1:
-		return fmt.Errorf("%d vCPUs: want one at least", m.VCPUs)
+	case m.VCPUs < 0:
+		return fmt.Errorf("%d vCPUs: want one at least, or none for a keeper", m.VCPUs)
+	case m.VCPUs == 0:
+		return checkDisks(m.Disks)
 	case m.MemoryMiB < 1:
 		return fmt.Errorf("%d MiB of memory: want one at least", m.MemoryMiB)
 	case m.Kernel == "" && (m.Ramdisk != "" || m.Append != ""):
 		return fmt.Errorf("ramdisk %q and command line %q without a kernel", m.Ramdisk, m.Append)
 	}
-	for _, d := range m.Disks {
-		if len(d.Serial) > maxSerial {
-			return fmt.Errorf("disk serial %q has more than %d bytes", d.Serial, maxSerial)
-		}
-		if f := d.Attachment.Format; f != "qcow2" && f != "raw" {
-			return fmt.Errorf("disk %s of format %q: want qcow2 or raw", d.Attachment.Path, f)
-		}
-		if !filepath.IsAbs(d.Attachment.Path) {
-			return fmt.Errorf("disk %q: want an absolute path", d.Attachment.Path)
-		}
+	if len(m.Disks) > 1+lastSlot {
+		return fmt.Errorf("%d disks: want no more than %d", len(m.Disks), 1+lastSlot)
 	}
-	return nil
+	return checkDisks(m.Disks)
 }
 
 // commandLine is QEMU's, without its name. All sockets and logs are named
@@ -72,16 +59,11 @@ func commandLine(m hypervisor.Machine, accel Accel) []string {
 	)
 	args = append(args, identity(m)...)
 	args = append(args, boot(m, accel)...)
-	for i, d := range m.Disks {
-		args = append(args, disk(i, d, i == 0 && m.Kernel == "")...)
-	}
+	args = append(args, firstDisk(m)...)
 	for i, n := range m.NICs {
 		args = append(args, nic(i, n)...)
 	}
-	for i := range hotplugPorts {
-		args = append(args, "-device", fmt.Sprintf("pcie-root-port,id=slot%d,chassis=%d", i, i+1))
-	}
-	return args
+	return append(args, otherDisks(m)...)
 }
 
 func accelerator(accel Accel) []string {
@@ -124,35 +106,31 @@ func boot(m hypervisor.Machine, accel Accel) []string {
 	return args
 }
 
-// disk is a block device. The host's page cache stays on: instances share
-// their base in it, and a guest's flush still syncs the file. What a guest
-// discards goes back to the host. Locking makes QEMU refuse a disk that
-// another machine writes.
-func disk(i int, d hypervisor.Disk, bootable bool) []string {
-	id := fmt.Sprintf("disk%d", i)
-	node := map[string]any{
-		"driver":    d.Attachment.Format,
-		"node-name": id,
-		"discard":   "unmap",
-		"file": map[string]any{
-			"driver":   "file",
-			"filename": d.Attachment.Path,
-			"discard":  "unmap",
-			"locking":  "on",
-		},
+// firstDisk opens all disks, and shows the guest the first, where firmware looks
+// for it. It is there for good.
+func firstDisk(m hypervisor.Machine) []string {
+	args := diskOptions(m.Disks)
+	if len(m.Disks) == 0 {
+		return args
 	}
-	text, err := json.Marshal(node)
-	if err != nil {
-		panic("hypervisor/qemu: strings always marshal: " + err.Error())
+	options := device(m.Disks[0])
+	if m.Kernel == "" {
+		options = append(options, option{"bootindex", "0"}) // a kernel has it otherwise
 	}
-	device := "virtio-blk-pci,drive=" + id
-	if d.Serial != "" {
-		device += ",serial=" + escape(d.Serial)
+	return append(args, "-device", commandOption(options))
+}
+
+// otherDisks sit behind the bridge, where the guest may be asked to give them back
+// and finds those that come later. The bridge is the last on its bus: what is before it stays
+// where it is, whatever the disks are.
+func otherDisks(m hypervisor.Machine) []string {
+	args := []string{"-device", "pcie-pci-bridge,id=" + slotsBridge}
+	for i, d := range m.Disks {
+		if i > 0 {
+			args = append(args, "-device", commandOption(inSlot(device(d), i)))
+		}
 	}
-	if bootable {
-		device += ",bootindex=0" // a kernel has it otherwise
-	}
-	return []string{"-blockdev", string(text), "-device", device}
+	return args
 }
 
 // nic is an interface on a pair of datagram sockets, without a boot ROM.

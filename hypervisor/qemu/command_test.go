@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,14 +44,25 @@ func paravirtual() hypervisor.Machine {
 
 func severalDisks() hypervisor.Machine {
 	m := hvm()
-	for _, name := range []string{"ephemeral, with a comma", `quo"te`} {
+	for i, name := range []string{"ephemeral, with a comma", `quo"te`} {
 		m.Disks = append(m.Disks, hypervisor.Disk{
-			Serial:     strings.ReplaceAll(name, " ", ""),
+			Serial:     fmt.Sprintf("vol-%d", i),
 			Attachment: block.Attachment{Format: "raw", Path: "/data/disks/" + name},
+			Limits:     hypervisor.Limits{IOPS: 100 * i, BytesPerSecond: 128 << 20},
 		})
 	}
-	m.Disks[1].Serial = "a,b"
+	m.Disks = append(m.Disks, hypervisor.Disk{
+		Serial: "vol-1a2b3c4d",
+		Attachment: block.Attachment{
+			Format: "qcow2", Path: "/data/volumes/vol-1a2b3c4d.qcow2", Key: make([]byte, block.KeySize),
+			Source: block.Source{Socket: "/run/nbd.sock", Export: "snap-1", Size: 1 << 30},
+		},
+	})
 	return m
+}
+
+func keeper(m hypervisor.Machine) hypervisor.Machine {
+	return hypervisor.Machine{ID: m.ID, Dir: m.Dir, Disks: m.Disks}
 }
 
 func TestCommandLine(t *testing.T) {
@@ -63,13 +75,18 @@ func TestCommandLine(t *testing.T) {
 		{"hvm-kvm", hvm(), KVM},
 		{"paravirtual-tcg", paravirtual(), TCG},
 		{"several-disks-tcg", severalDisks(), TCG},
+		{"keeper", keeper(severalDisks()), TCG},
 		{"bare-tcg", hypervisor.Machine{ID: "i-00000001", Dir: "/m", VCPUs: 1, MemoryMiB: 64}, TCG},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if err := check(test.machine); err != nil {
 				t.Fatal(err)
 			}
-			transcript(t, test.name, lines(commandLine(test.machine, test.accel)))
+			args := commandLine(test.machine, test.accel)
+			if test.machine.VCPUs == 0 {
+				args = keeperCommandLine(test.machine)
+			}
+			transcript(t, test.name, lines(args))
 		})
 	}
 }
@@ -113,11 +130,25 @@ func TestCheck(t *testing.T) {
 		want  string
 	}{
 		{"relative folder", func(m *hypervisor.Machine) { m.Dir = "machines" }, `"machines"`},
-		{"no vCPU", func(m *hypervisor.Machine) { m.VCPUs = 0 }, "vCPU"},
+		{"minus one vCPU", func(m *hypervisor.Machine) { m.VCPUs = -1 }, "vCPU"},
 		{"negative memory", func(m *hypervisor.Machine) { m.MemoryMiB = -1 }, "-1 MiB"},
 		{"ramdisk alone", func(m *hypervisor.Machine) { m.Ramdisk = "/eri" }, "/eri"},
 		{"command line alone", func(m *hypervisor.Machine) { m.Append = "quiet" }, "quiet"},
 		{"long serial", func(m *hypervisor.Machine) { m.Disks[0].Serial = "i-0123456789abcdef0-root" }, "20 bytes"},
+		{"no serial", func(m *hypervisor.Machine) { m.Disks[0].Serial = "" }, "20 bytes"},
+		{"a dot", func(m *hypervisor.Machine) { m.Disks[0].Serial = "a.b" }, "a.b"},
+		{"two of a serial", func(m *hypervisor.Machine) { m.Disks = append(m.Disks, m.Disks[0]) }, "two disks"},
+		{"a raw disk with a key", func(m *hypervisor.Machine) {
+			m.Disks[0].Attachment.Format, m.Disks[0].Attachment.Key = "raw", make([]byte, 32)
+		}, "qcow2"},
+		{"a negative limit", func(m *hypervisor.Machine) { m.Disks[0].Limits.IOPS = -1 }, "below zero"},
+		{"too many disks", func(m *hypervisor.Machine) {
+			for i := range 32 {
+				d := m.Disks[0]
+				d.Serial = fmt.Sprintf("vol-%d", i)
+				m.Disks = append(m.Disks, d)
+			}
+		}, "33 disks"},
 		{"unknown format", func(m *hypervisor.Machine) { m.Disks[0].Attachment.Format = "vmdk" }, "vmdk"},
 		{"relative disk", func(m *hypervisor.Machine) { m.Disks[0].Attachment.Path = "disk" }, `"disk"`},
 	} {

@@ -16,6 +16,7 @@ import (
 const (
 	lockName    = "machine.lock" // locked as long as the machine's QEMU lives
 	pidName     = "qemu.pid"     // QEMU's own, which it keeps locked too; tells its pid
+	keeperName  = "keeper.pid"   // the same for a machine without a guest
 	qmpName     = "qmp.sock"
 	serialName  = "serial.sock" // the serial console, for whoever wants to type
 	consoleName = "console.log" // all that the serial console ever said
@@ -106,11 +107,21 @@ func alive(path string) (bool, error) {
 	return false, nil
 }
 
-// pid asks the kernel which process holds QEMU's pid file locked. What is
+// owner asks the kernel which process holds one of QEMU's pid files locked, and
+// so whether it has a guest. Zero is nobody.
+func (d *folder) owner() (pid int, keeper bool, err error) {
+	if pid, err = d.pid(pidName); pid != 0 || err != nil {
+		return pid, false, err
+	}
+	pid, err = d.pid(keeperName)
+	return pid, true, err
+}
+
+// pid asks the kernel which process holds a pid file locked. What is
 // written in the file does not count, and can't mislead: a pid that another
 // process has got since does not hold the lock. Zero is nobody.
-func (d *folder) pid() (int, error) {
-	f, err := os.OpenFile(d.file(pidName), os.O_RDWR, 0)
+func (d *folder) pid(name string) (int, error) {
+	f, err := os.OpenFile(d.file(name), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}

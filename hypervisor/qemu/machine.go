@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,6 +30,7 @@ const (
 // machine is a QEMU that this program knows.
 type machine struct {
 	dir     string
+	keeper  bool // it has no guest
 	log     *slog.Logger
 	poke    func()
 	exited  func() // called when the process has ended
@@ -44,8 +46,12 @@ type machine struct {
 // event is called for all that QEMU tells by itself.
 func (m *machine) event(e event) {
 	switch e.Name {
-	case "SHUTDOWN":
+	case "SHUTDOWN", "DEVICE_DELETED":
 		m.poke()
+	case "JOB_STATUS_CHANGE":
+		if bytes.Contains(e.Data, []byte(`"concluded"`)) {
+			m.poke()
+		}
 	case "RESET":
 		select {
 		case m.resets <- struct{}{}:
@@ -129,6 +135,9 @@ func (m *machine) state(ctx context.Context) (runState, error) {
 
 // observe asks QEMU. One that doesn't answer is running, for all we know.
 func (m *machine) observe(ctx context.Context) hypervisor.Status {
+	if m.keeper {
+		return hypervisor.Running
+	}
 	ctx, cancel := context.WithTimeout(ctx, glanceTimeout)
 	defer cancel()
 	state, err := m.state(ctx)
@@ -177,11 +186,16 @@ func (m *machine) reset(ctx context.Context) error {
 // within the first milliseconds of a boot hangs for good. These are the
 // registers PAM0 to PAM6 of the host bridge, by way of PCI's configuration ports.
 func (m *machine) unshadow(ctx context.Context) error {
-	for _, line := range []string{
+	return m.monitorLines(ctx,
 		"o /4 0xcf8 0x80000090", "o /4 0xcfc 0",
 		"o /4 0xcf8 0x80000094", "o /2 0xcfc 0", "o /1 0xcfe 0",
-	} {
-		c := command{Name: "human-monitor-command", Arguments: map[string]string{"command-line": line}}
+	)
+}
+
+// monitorLines are commands of QEMU's monitor for people.
+func (m *machine) monitorLines(ctx context.Context, lines ...string) error {
+	for _, line := range lines {
+		c := command{Name: "human-monitor-command", Arguments: arguments{"command-line": line}}
 		var complaint string
 		if err := m.execute(ctx, c, &complaint); err != nil {
 			return err

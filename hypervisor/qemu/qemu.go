@@ -24,6 +24,7 @@
 package qemu
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,11 +44,15 @@ const (
 	TCG Accel = "tcg" // by translating them
 )
 
-const defaultBinary = "qemu-system-x86_64"
+const (
+	defaultBinary = "qemu-system-x86_64"
+	defaultKeeper = "qemu-storage-daemon"
+)
 
 // Options say how to run QEMU.
 type Options struct {
 	Binary string // name or path; qemu-system-x86_64 if empty
+	Keeper string // what runs a machine without processors; qemu-storage-daemon if empty
 	Accel  Accel
 	Logger *slog.Logger // slog.Default if nil
 }
@@ -55,6 +60,7 @@ type Options struct {
 // Hypervisor is a hypervisor.Hypervisor of QEMU processes.
 type Hypervisor struct {
 	binary  string
+	keeper  string
 	accel   Accel
 	log     *slog.Logger
 	changes chan struct{}
@@ -71,14 +77,12 @@ func Open(o Options) (*Hypervisor, error) {
 	if o.Accel != KVM && o.Accel != TCG {
 		return nil, fmt.Errorf("opening QEMU: acceleration %q: want %s or %s", o.Accel, KVM, TCG)
 	}
-	if o.Binary == "" {
-		o.Binary = defaultBinary
-	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
 	return &Hypervisor{
-		binary:   o.Binary,
+		binary:   cmp.Or(o.Binary, defaultBinary),
+		keeper:   cmp.Or(o.Keeper, defaultKeeper),
 		accel:    o.Accel,
 		log:      o.Logger,
 		changes:  make(chan struct{}, 1),
@@ -123,8 +127,11 @@ func (h *Hypervisor) PowerOff(ctx context.Context, dir string) error {
 // the guest has obeyed.
 func (h *Hypervisor) pressPower(ctx context.Context, dir, then string) error {
 	m, err := h.find(ctx, dir)
+	if err == nil && m.keeper {
+		return nil // it has no guest who'd hear
+	}
 	if err == nil {
-		err = m.execute(ctx, command{Name: "set-action", Arguments: map[string]string{"shutdown": then}}, nil)
+		err = m.execute(ctx, command{Name: "set-action", Arguments: arguments{"shutdown": then}}, nil)
 	}
 	if err == nil {
 		err = m.execute(ctx, command{Name: "system_powerdown"}, nil)
@@ -138,7 +145,7 @@ func (h *Hypervisor) pressPower(ctx context.Context, dir, then string) error {
 // Reset starts the guest anew. See hypervisor.Hypervisor.
 func (h *Hypervisor) Reset(ctx context.Context, dir string) error {
 	m, err := h.find(ctx, dir)
-	if err == nil {
+	if err == nil && !m.keeper {
 		err = m.reset(ctx)
 	}
 	if err != nil {
@@ -199,7 +206,7 @@ func (h *Hypervisor) adopt(ctx context.Context, dir string) (*machine, error) {
 		return nil, err
 	}
 	defer d.Close()
-	pid, err := d.pid()
+	pid, keeper, err := d.owner()
 	if err != nil {
 		return nil, err
 	}
@@ -207,11 +214,12 @@ func (h *Hypervisor) adopt(ctx context.Context, dir string) (*machine, error) {
 		return nil, errUnreachable
 	}
 	m := h.machine(dir)
+	m.keeper = keeper
 	if m.process, err = openProcess(pid, m.exited); err != nil {
 		return nil, err
 	}
 	// Only now is the process held: was it still the one that has the lock?
-	if now, err := d.pid(); err != nil || now != pid {
+	if now, _, err := d.owner(); err != nil || now != pid {
 		m.forget()
 		return nil, errors.Join(err, errUnreachable)
 	}

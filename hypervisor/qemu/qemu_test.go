@@ -147,7 +147,7 @@ func TestEverything(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m.Disks = append(m.Disks, hypervisor.Disk{Serial: fmt.Sprintf("vol,%d", i), Attachment: attachment})
+		m.Disks = append(m.Disks, hypervisor.Disk{Serial: fmt.Sprintf("vol-%d", i), Attachment: attachment})
 	}
 	m.VCPUs = 2
 	m.NICs = []hypervisor.NIC{{MAC: "d0:0d:00:00:00:01", Attachment: network.Attachment{Machine: "net.sock", Switch: "switch.sock", MTU: 9000}}}

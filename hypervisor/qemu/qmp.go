@@ -2,24 +2,28 @@ package qemu
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 )
 
 const (
 	// A line of QMP that is longer is not one that we asked for. QEMU's longest
-	// answers to what we ask are some hundred bytes.
+	// answers to what we ask are about its block nodes, some KiB a disk.
 	maxLine = 1 << 20
 
 	// How long QEMU may take over one command at most. Its main loop answers
 	// within a millisecond, unless the host or its disks are in trouble.
 	commandTimeout = 5 * time.Second
+
+	// How long a command may take that waits for the disks' requests to end, or
+	// for a server. What such a command began goes on when we give up.
+	storageTimeout = 30 * time.Second
 )
 
 // monitor is a conversation in QMP, the QEMU Machine Protocol: a JSON object a
@@ -34,7 +38,7 @@ type monitor struct {
 	want    atomic.Uint64
 	replies chan message // has room for that one reply
 
-	turn sync.Mutex // held while a command waits for its reply
+	turn chan struct{} // has room for the command that waits for its reply
 
 	done chan struct{} // closed when the conversation is over
 	err  error         // why; written before done is closed
@@ -80,6 +84,7 @@ func newMonitor(ctx context.Context, conn net.Conn, onEvent func(event)) (*monit
 		conn:    conn,
 		onEvent: onEvent,
 		replies: make(chan message, 1),
+		turn:    make(chan struct{}, 1),
 		done:    make(chan struct{}),
 	}
 	lines := bufio.NewScanner(conn)
@@ -167,15 +172,19 @@ func (m *monitor) read(lines *bufio.Scanner) {
 
 // command is one in QMP's words.
 type command struct {
-	Name      string            `json:"execute"`
-	ID        uint64            `json:"id"`
-	Arguments map[string]string `json:"arguments,omitempty"`
+	Name      string        `json:"execute"`
+	ID        uint64        `json:"id"`
+	Arguments arguments     `json:"arguments,omitempty"`
+	Limit     time.Duration `json:"-"` // how long it may take; commandTimeout if zero
 }
+
+// arguments are a JSON object, QEMU's for a command or for what it makes.
+type arguments map[string]any
 
 // execute runs a command and decodes its answer into result, unless that is
 // nil. Safe for concurrent use; commands take their turn.
 func (m *monitor) execute(ctx context.Context, c command, result any) error {
-	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(c.Limit, commandTimeout))
 	defer cancel()
 	reply, err := m.roundTrip(ctx, c)
 	if err == nil && reply.Error != nil {
@@ -191,8 +200,12 @@ func (m *monitor) execute(ctx context.Context, c command, result any) error {
 }
 
 func (m *monitor) roundTrip(ctx context.Context, c command) (message, error) {
-	m.turn.Lock()
-	defer m.turn.Unlock()
+	select {
+	case m.turn <- struct{}{}:
+		defer func() { <-m.turn }()
+	case <-ctx.Done():
+		return message{}, context.Cause(ctx)
+	}
 	c.ID = m.want.Add(1)
 	select {
 	case <-m.replies: // of a command that gave up

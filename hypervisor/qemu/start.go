@@ -34,17 +34,22 @@ func (h *Hypervisor) Start(ctx context.Context, m hypervisor.Machine) error {
 }
 
 func (h *Hypervisor) start(ctx context.Context, m hypervisor.Machine) error {
-	binary, err := findBinary(h.binary)
+	name, args := h.binary, commandLine(m, h.accel)
+	if m.VCPUs == 0 {
+		name, args = h.keeper, keeperCommandLine(m)
+	}
+	binary, err := findBinary(name)
 	if err != nil {
 		return err
 	}
-	l, err := prepare(ctx, m.Dir)
+	l, err := prepare(ctx, m)
 	if err != nil {
 		return err
 	}
 	defer l.close()
 	machine := h.machine(m.Dir)
-	if machine.process, err = l.exec(binary, commandLine(m, h.accel), machine.exited); err != nil {
+	machine.keeper = m.VCPUs == 0
+	if machine.process, err = l.exec(binary, args, machine.exited); err != nil {
 		return err
 	}
 	if err := machine.begin(ctx, l.handOver()); err != nil {
@@ -68,22 +73,28 @@ func findBinary(name string) (string, error) {
 // launch is what QEMU is given, and our end of it.
 type launch struct {
 	dir    *folder
-	lock   *os.File // for QEMU to hold
-	listen *os.File // for QEMU to accept its monitor from
-	log    *os.File // for QEMU to complain to
-	logged int64    // what earlier QEMUs said
-	conn   net.Conn // to the monitor: waiting before QEMU is there
+	lock   *os.File   // for QEMU to hold
+	listen *os.File   // for QEMU to accept its monitor from
+	keys   []*os.File // for QEMU to read the disks' passphrases from
+	log    *os.File   // for QEMU to complain to
+	logged int64      // what earlier QEMUs said
+	conn   net.Conn   // to the monitor: waiting before QEMU is there
 }
 
 // These are the numbers under which QEMU inherits files.
 const (
-	listenFD = 3
-	lockFD   = 4
+	listenFD   = 3
+	lockFD     = 4
+	firstKeyFD = 5 // and one more for each further disk's key
 )
 
-func prepare(ctx context.Context, dir string) (*launch, error) {
+func prepare(ctx context.Context, m hypervisor.Machine) (*launch, error) {
 	l := &launch{}
-	if err := l.open(ctx, dir); err != nil {
+	err := l.open(ctx, m.Dir)
+	if err == nil {
+		err = l.openKeys(passphrases(m.Disks))
+	}
+	if err != nil {
 		l.close()
 		return nil, err
 	}
@@ -123,6 +134,23 @@ func (l *launch) openLogs() error {
 	return err
 }
 
+// openKeys puts each passphrase into a pipe, where no command line and no file
+// tells it.
+func (l *launch) openKeys(passphrases []string) error {
+	for _, p := range passphrases {
+		r, w, err := os.Pipe()
+		if err != nil {
+			return err
+		}
+		l.keys = append(l.keys, r)
+		_, err = w.WriteString(p) // a pipe has room for it
+		if err := errors.Join(err, w.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // exec starts QEMU. It is not waited for as a child is in package os, which
 // takes a thread for each: its process is watched by its pidfd.
 func (l *launch) exec(binary string, args []string, exited func()) (*process, error) {
@@ -135,10 +163,10 @@ func (l *launch) exec(binary string, args []string, exited func()) (*process, er
 	child, err := os.StartProcess(binary, append([]string{binary}, args...), &os.ProcAttr{
 		Dir: l.dir.path,
 		Env: environment(),
-		Files: []*os.File{
+		Files: append([]*os.File{
 			0: null, 1: l.log, 2: l.log,
 			listenFD: l.listen, lockFD: l.lock,
-		},
+		}, l.keys...), // from firstKeyFD on
 		Sys: &syscall.SysProcAttr{
 			Setsid: true, // no terminal's and no group's signal reaches it
 			PidFD:  &pidfd,
@@ -178,7 +206,7 @@ func (l *launch) handOver() net.Conn {
 }
 
 func (l *launch) close() {
-	for _, f := range []*os.File{l.listen, l.lock, l.log} {
+	for _, f := range append(l.keys, l.listen, l.lock, l.log) {
 		if f != nil {
 			f.Close()
 		}

@@ -1,0 +1,222 @@
+package qemu
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"mallee/block"
+	"mallee/hypervisor"
+)
+
+// The nodes and objects of a disk are named by its serial, so that any later
+// program finds them in QEMU and nowhere else:
+//
+//	device disk-S, in a machine with a guest
+//	   │
+//	disk-S, throttle ── object limit-S
+//	   │
+//	data-S, qcow2 or raw; the marks are its dirty bitmaps ── object key-S
+//	   │        │
+//	 file    source-S, nbd, as long as the disk stands on a source
+const (
+	diskPrefix   = "disk-"
+	dataPrefix   = "data-"
+	sourcePrefix = "source-"
+	limitPrefix  = "limit-"
+	keyPrefix    = "key-"
+	// The node that a device has in place of a disk that was taken by force.
+	gonePrefix = "gone-"
+
+	// The bridge that takes disks while the guest runs, in its 31 places. One bridge
+	// costs a boot less than a PCI Express port for each.
+	slotsBridge = "slots"
+	lastSlot    = 31
+
+	// How long a guest's reads wait for a source's server that is away. Longer
+	// than it takes to start us anew; shorter than storageTimeout, for QEMU's monitor
+	// may have to wait too. Then the guest is paused.
+	reconnectSeconds = 10
+)
+
+// validSerial is what fits into the names of nodes, of which QEMU takes 31
+// bytes, and of jobs, whose parts a dot parts.
+var validSerial = regexp.MustCompile(`^[A-Za-z0-9-]{1,20}$`)
+
+// checkDisk refuses a disk that QEMU would misunderstand.
+func checkDisk(d hypervisor.Disk) error {
+	a := d.Attachment
+	switch {
+	case !validSerial.MatchString(d.Serial):
+		return fmt.Errorf("disk serial %q: want 1 to 20 bytes of A-Z, a-z, 0-9 and -", d.Serial)
+	case a.Format != "qcow2" && a.Format != "raw":
+		return fmt.Errorf("disk %s of format %q: want qcow2 or raw", a.Path, a.Format)
+	case !filepath.IsAbs(a.Path):
+		return fmt.Errorf("disk %q: want an absolute path", a.Path)
+	case a.Format == "raw" && (len(a.Key) > 0 || a.Source.Socket != ""):
+		return fmt.Errorf("disk %s is raw, and has a key or a source: want qcow2", a.Path)
+	case d.Limits.IOPS < 0 || d.Limits.BytesPerSecond < 0:
+		return fmt.Errorf("disk %s with limits %+v: want none below zero", a.Path, d.Limits)
+	}
+	return nil
+}
+
+func checkDisks(disks []hypervisor.Disk) error {
+	seen := map[string]bool{}
+	for _, d := range disks {
+		if err := checkDisk(d); err != nil {
+			return err
+		}
+		if seen[d.Serial] {
+			return fmt.Errorf("two disks with the serial %s", d.Serial)
+		}
+		seen[d.Serial] = true
+	}
+	return nil
+}
+
+// blockdev describes the disk's nodes. The host's page cache stays on:
+// instances share their base in it, and a guest's flush still syncs the file.
+// What a guest discards goes back to the host. Locking makes QEMU refuse a
+// disk that another machine writes.
+func blockdev(d hypervisor.Disk) arguments {
+	data := arguments{
+		"driver":    d.Attachment.Format,
+		"node-name": dataPrefix + d.Serial,
+		"discard":   "unmap",
+		"file": arguments{
+			"driver":   "file",
+			"filename": d.Attachment.Path,
+			"discard":  "unmap",
+			"locking":  "on",
+		},
+	}
+	if len(d.Attachment.Key) > 0 {
+		data["encrypt"] = arguments{"format": "luks", "key-secret": keyPrefix + d.Serial}
+	}
+	if s := d.Attachment.Source; s.Socket != "" {
+		data["backing"] = export(sourcePrefix+d.Serial, s.Socket, s.Export, arguments{"read-only": true})
+	}
+	return arguments{
+		"driver":         "throttle",
+		"node-name":      diskPrefix + d.Serial,
+		"discard":        "unmap",
+		"throttle-group": limitPrefix + d.Serial,
+		"file":           data,
+	}
+}
+
+// export describes a node that is an export of an NBD server.
+func export(node, socket, name string, more arguments) arguments {
+	n := arguments{
+		"driver":          "nbd",
+		"node-name":       node,
+		"server":          arguments{"type": "unix", "path": socket},
+		"export":          name,
+		"reconnect-delay": reconnectSeconds,
+	}
+	for k, v := range more {
+		n[k] = v
+	}
+	return n
+}
+
+// limiter describes the object that bounds a disk.
+func limiter(d hypervisor.Disk) arguments {
+	return arguments{"qom-type": "throttle-group", "id": limitPrefix + d.Serial, "limits": limits(d.Limits)}
+}
+
+func limits(l hypervisor.Limits) arguments {
+	return arguments{"iops-total": l.IOPS, "bps-total": l.BytesPerSecond}
+}
+
+// secret describes the object that has a disk's key, from a file that QEMU
+// reads at once.
+func secret(d hypervisor.Disk, more arguments) arguments {
+	o := arguments{"qom-type": "secret", "id": keyPrefix + d.Serial}
+	for k, v := range more {
+		o[k] = v
+	}
+	return o
+}
+
+// device describes what the guest sees. A read from a source that fails, and a
+// write that needs one, pauses the guest rather than tell it: the data is
+// there, only not now. Otherwise the guest is paused only while the host's disk
+// is full, which is QEMU's default.
+func device(d hypervisor.Disk) []option {
+	options := []option{
+		{"driver", "virtio-blk-pci"},
+		{"id", diskPrefix + d.Serial},
+		{"drive", diskPrefix + d.Serial},
+		{"serial", d.Serial},
+	}
+	if d.Attachment.Source.Socket != "" {
+		options = append(options, option{"rerror", "stop"}, option{"werror", "stop"})
+	}
+	return options
+}
+
+// inSlot has a device sit in a place of the bridge, numbered from one.
+func inSlot(options []option, slot int) []option {
+	return append(options, option{"bus", slotsBridge}, option{"addr", fmt.Sprintf("%#x", slot)})
+}
+
+// option is one of a device, for the command line or for the monitor.
+type option struct{ name, value string }
+
+func commandOption(options []option) string {
+	parts := make([]string, len(options))
+	for i, o := range options {
+		parts[i] = o.name + "=" + escape(o.value)
+	}
+	return strings.TrimPrefix(strings.Join(parts, ","), "driver=")
+}
+
+func deviceArguments(options []option) arguments {
+	a := arguments{}
+	for _, o := range options {
+		a[o.name] = o.value
+	}
+	return a
+}
+
+// diskOptions has the disks opened at the start. A key comes by a file
+// descriptor, from firstKeyFD on, one for each disk that has one.
+func diskOptions(disks []hypervisor.Disk) []string {
+	var args []string
+	key := firstKeyFD
+	for _, d := range disks {
+		args = append(args, "--object", text(limiter(d)))
+		if len(d.Attachment.Key) > 0 {
+			args = append(args, "--object", text(secret(d, arguments{"file": fmt.Sprintf("/dev/fd/%d", key)})))
+			key++
+		}
+		args = append(args, "--blockdev", text(blockdev(d)))
+	}
+	return args
+}
+
+func text(a arguments) string {
+	t, err := json.Marshal(a)
+	if err != nil {
+		panic("hypervisor/qemu: strings and numbers always marshal: " + err.Error())
+	}
+	return string(t)
+}
+
+// passphrases are the keys that diskOptions speaks of, in its order.
+func passphrases(disks []hypervisor.Disk) []string {
+	var all []string
+	for _, d := range disks {
+		if key := d.Attachment.Key; len(key) > 0 {
+			all = append(all, block.Passphrase(key))
+		}
+	}
+	return all
+}
+
+var errNoDisk = errors.New("the machine has no such disk")
