@@ -39,7 +39,7 @@ var doors = map[string]string{
 	"hypervisor/qemu": "block hypervisor network",
 	"hypervisor/fake": "block hypervisor network",
 	"block":           "",
-	"block/file":      "block durable",
+	"block/file":      "block durable nbd",
 	"block/fake":      "block",
 	"network":         "",
 	"network/user":    "network",

@@ -1,0 +1,155 @@
+package task
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"mallee/cloud"
+)
+
+const (
+	// clearTime is how long the objects of one task may take to be deleted.
+	clearTime = 2 * time.Minute
+
+	noted  = "wrote.jsonl" // in a task's folder: the objects that it writes
+	result = "result.json"
+)
+
+// run is one attempt at a task.
+type run struct {
+	*Worker
+	job  *job
+	task cloud.Task
+	dir  string
+}
+
+// kind of work that the task is.
+func (r *run) kind(ctx context.Context) (cloud.TaskResult, error) {
+	switch r.task.Kind {
+	case cloud.ImportSnapshot, cloud.ImportImage, cloud.ImportVolume, cloud.ImportInstance:
+		return r.takeIn(ctx) // its slot comes after the uploads, which may take days
+	}
+	release, err := r.slot(ctx)
+	if err != nil {
+		return cloud.TaskResult{}, err
+	}
+	defer release()
+	switch r.task.Kind {
+	case cloud.ExportImage:
+		return r.giveOut(ctx)
+	case cloud.BundleInstance:
+		return r.bundleRoot(ctx)
+	case cloud.CopyImage:
+		return r.copyBundle(ctx)
+	}
+	return cloud.TaskResult{}, fmt.Errorf("a task of kind %q is not known to this node", r.task.Kind)
+}
+
+// slot waits until the task may take the machine's processors and disk.
+func (r *run) slot(ctx context.Context) (release func(), err error) {
+	select {
+	case r.slots <- struct{}{}:
+		return func() { <-r.slots }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// stage is a part of the whole: what is said of it, and from which to which
+// percent it takes.
+type stage struct {
+	r        *run
+	message  string
+	from, to int
+}
+
+// stage begins a part of the work.
+func (r *run) stage(message string, from, to int) stage {
+	s := stage{r, message, from, to}
+	s.progress(0, 1)
+	return s
+}
+
+// progress of the part; told when it makes a percent of the whole.
+func (s stage) progress(done, total int64) {
+	percent := s.from
+	if total > 0 {
+		percent += int(min(done, total) * int64(s.to-s.from) / total)
+	}
+	w := s.r.Worker
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if seen := &s.r.job.seen; percent != seen.Progress || s.message != seen.Message {
+		seen.Progress, seen.Message = percent, s.message
+		w.changed()
+	}
+}
+
+// note an object before it is written, so that it can be removed again.
+func (r *run) note(bucket, key string) error {
+	f, err := os.OpenFile(filepath.Join(r.dir, noted), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	err = json.NewEncoder(f).Encode(cloud.DiskFile{Bucket: bucket, Key: key})
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// put an object that the task makes.
+func (r *run) put(ctx context.Context, bucket, key, acl string, body io.Reader, size int64) error {
+	if err := r.note(bucket, key); err != nil {
+		return fmt.Errorf("note object %s/%s: %w", bucket, key, err)
+	}
+	return r.Objects.Put(ctx, bucket, key, acl, body, size)
+}
+
+// tidy the folder of a task that is done: its result stays until the cloud has
+// taken it in. The objects that it wrote are its result too, and are no longer
+// to be removed.
+func (r *run) tidy() error {
+	entries, err := os.ReadDir(r.dir)
+	for _, e := range entries {
+		if e.Name() != result {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(r.dir, e.Name())))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("tidy the task's folder: %w", err)
+	}
+	return nil
+}
+
+// removeNoted deletes the objects that an attempt in dir wrote, unless it came
+// to its result.
+func (w *Worker) removeNoted(ctx context.Context, dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, result)); err == nil {
+		return nil
+	}
+	f, err := os.Open(filepath.Join(dir, noted))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read what a task wrote: %w", err)
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		var o cloud.DiskFile
+		if json.Unmarshal(lines.Bytes(), &o) != nil {
+			continue // a line that a crash cut off: its object was not begun
+		}
+		if err := w.Objects.Delete(ctx, o.Bucket, o.Key); err != nil {
+			return fmt.Errorf("remove what a task wrote: %w", err)
+		}
+	}
+	return lines.Err()
+}
