@@ -24,6 +24,7 @@ package nbd
 
 import (
 	"context"
+	"fmt"
 	"net/url"
 	"strings"
 )
@@ -56,4 +57,18 @@ func URI(socket, export string) string {
 	escaped := strings.ReplaceAll(url.QueryEscape(socket), "+", "%20") // QEMU takes a plus for a plus
 	u := url.URL{Scheme: "nbd+unix", Path: "/" + export, RawQuery: "socket=" + escaped}
 	return u.String()
+}
+
+// ParseURI reads what URI writes.
+func ParseURI(s string) (socket, export string, err error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		return "", "", fmt.Errorf("the address of a block device: %w", err)
+	}
+	query, err := url.ParseQuery(u.RawQuery)
+	export, slash := strings.CutPrefix(u.Path, "/")
+	if err != nil || u.Scheme != "nbd+unix" || u.Host != "" || !slash || len(query) != 1 || len(query["socket"]) != 1 {
+		return "", "", fmt.Errorf("the address of a block device %.200q: want nbd+unix:///EXPORT?socket=PATH", s)
+	}
+	return query["socket"][0], export, nil
 }

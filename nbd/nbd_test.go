@@ -600,6 +600,17 @@ func TestURI(t *testing.T) {
 	if got, want := URI("/a b/ü+&=?#%.sock", "vol-1"), "nbd+unix:///vol-1?socket=%2Fa%20b%2F%C3%BC%2B%26%3D%3F%23%25.sock"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
+	for _, name := range []string{"", "vol-1", "a/b c%+&?#"} {
+		socket, export, err := ParseURI(URI("/a b/ü+&=?#%.sock", name))
+		if err != nil || socket != "/a b/ü+&=?#%.sock" || export != name {
+			t.Errorf("%q reads back as %q, %q, %v", name, socket, export, err)
+		}
+	}
+	for _, bad := range []string{"", "nbd:unix:/s", "nbd+unix://host/x?socket=/s", "nbd+unix:///x", "nbd+unix:///x?socket=/s&socket=/t", "nbd+unix:///x?socket=/s&tls=1", "nbd+unix:///x?%zz", ":"} {
+		if socket, export, err := ParseURI(bad); err == nil {
+			t.Errorf("%q reads as %q, %q", bad, socket, export)
+		}
+	}
 }
 
 // pair is a connection's two ends.

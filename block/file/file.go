@@ -5,7 +5,11 @@
 //
 // The hypervisor opens the files itself; nothing of ours stands between a
 // guest and its data. The image is written here and not by qemu-img, which
-// takes longer to start than all of our work.
+// takes longer to start than all of our work; only encrypted images, and the growing of
+// those that remember what was written (dirty bitmaps), are left to it.
+//
+// A base may be at an NBD server. Its address is in the header until the
+// hypervisor has copied all of it and takes it out.
 //
 // A file gets its name when it is whole and on the disk (written under another
 // name, synced, renamed, folder synced). What a crash leaves under the other
@@ -88,9 +92,14 @@ func (s *Disks) Ensure(ctx context.Context, d block.Disk) (block.Attachment, err
 		return block.Attachment{}, err
 	}
 	path := s.path(d.Name)
-	err := matches(path, d)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = s.create(d)
+	at := block.Attachment{Format: "qcow2", Path: path, Source: d.Source, Key: d.Key}
+	have, err := inspect(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = s.create(ctx, d)
+	case err == nil:
+		at.Source = sourceNow(have, d)
+		err = meet(ctx, path, have, d)
 	}
 	if err == nil {
 		err = s.sync() // also for a disk that is there: its maker may have failed here
@@ -98,7 +107,7 @@ func (s *Disks) Ensure(ctx context.Context, d block.Disk) (block.Attachment, err
 	if err != nil {
 		return block.Attachment{}, fmt.Errorf("making the disk %s: %w", d.Name, noSpace(err))
 	}
-	return block.Attachment{Format: "qcow2", Path: path}, nil
+	return at, nil
 }
 
 // check refuses a wish that no disk can fulfil.
@@ -108,6 +117,10 @@ func check(d block.Disk) error {
 		return fmt.Errorf("disk name %q: want 1 to 200 of a-z, 0-9 and -", d.Name)
 	case d.Size <= 0 || d.Size%512 != 0 || d.Size > maxSize:
 		return fmt.Errorf("disk %s of %d bytes: want a multiple of 512, from 512 to %d", d.Name, d.Size, int64(maxSize))
+	case len(d.Key) != 0 && len(d.Key) != block.KeySize:
+		return fmt.Errorf("disk %s with a key of %d bytes: want %d", d.Name, len(d.Key), block.KeySize)
+	case d.Source != block.Source{}:
+		return checkSource(d)
 	case d.Base == "":
 		return nil
 	case !filepath.IsAbs(d.Base):
@@ -118,34 +131,76 @@ func check(d block.Disk) error {
 	return nil
 }
 
-// matches tells whether the disk at path is the one that d wishes for; where
-// there is none the error is fs.ErrNotExist.
-func matches(path string, d block.Disk) error {
+func checkSource(d block.Disk) error {
+	err := d.CheckSource()
+	if _, name := origin(d); err == nil && len(name) > maxBackingName {
+		err = fmt.Errorf("its source %q has an address of more than %d bytes", d.Source.Export, maxBackingName)
+	}
+	if err != nil {
+		return fmt.Errorf("disk %s: %w", d.Name, err)
+	}
+	return nil
+}
+
+// inspect reads what the disk at path is; where there is none the error is
+// fs.ErrNotExist.
+func inspect(path string) (image, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return err
+		return image{}, err
 	}
 	defer f.Close()
-	base, size, err := decodeHeader(f)
+	have, err := decodeHeader(f)
+	if err != nil {
+		return image{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return have, nil
+}
+
+// sourceNow is what the disk still stands on. Where it is the wish's export, the
+// wish knows best where that is served.
+func sourceNow(have image, d block.Disk) block.Source {
+	source, ok := have.source()
+	if ok && source.Export == d.Source.Export {
+		source.Socket = d.Source.Socket
+	}
+	return source
+}
+
+// meet makes the disk that is there what d wishes for, if it can be.
+func meet(ctx context.Context, path string, have image, d block.Disk) error {
+	base := have.base
+	if _, ok := have.source(); ok {
+		base = ""
+	}
 	switch {
-	case err != nil:
-		return fmt.Errorf("%s: %w", path, err)
 	case base != d.Base:
 		return fmt.Errorf("%s is there with the base %q, not %q", path, base, d.Base)
-	case size != d.Size:
-		return fmt.Errorf("%s is there with %d bytes, not %d", path, size, d.Size)
+	case have.size() > d.Size:
+		return fmt.Errorf("%s is there with %d bytes, more than %d", path, have.size(), d.Size)
+	case have.encrypted() && len(d.Key) == 0:
+		return fmt.Errorf("%s is there encrypted, and there is no key for it", path)
+	case !have.encrypted() && len(d.Key) > 0:
+		return fmt.Errorf("%s is there without encryption", path)
+	case have.size() < d.Size:
+		return grow(ctx, path, have, d)
 	}
 	return nil
 }
 
 // create writes the image under a temporary name and renames it when it is
 // durable.
-func (s *Disks) create(d block.Disk) error {
+func (s *Disks) create(ctx context.Context, d block.Disk) error {
 	if err := checkBase(d); err != nil {
 		return err
 	}
 	temp := filepath.Join(s.dir, tempPrefix+d.Name)
-	err := write(temp, d)
+	var err error
+	if len(d.Key) > 0 {
+		err = writeEncrypted(ctx, temp, d)
+	} else {
+		err = write(temp, d)
+	}
 	if err == nil {
 		err = os.Rename(temp, s.path(d.Name))
 	}
@@ -180,7 +235,7 @@ func write(path string, d block.Disk) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	pieces, length := layout(d.Base, d.Size)
+	pieces, length := layout(d)
 	for _, p := range pieces {
 		if _, err := f.WriteAt(p.bytes, p.offset); err != nil {
 			return err

@@ -5,6 +5,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+
+	"mallee/block"
+	"mallee/nbd"
 )
 
 // The format is QEMU's docs/interop/qcow2.txt, version 3. Written is the
@@ -29,7 +32,12 @@ const (
 	l2EntrySize            = 16
 	bytesPerL2             = clusterSize / l2EntrySize * clusterSize // 1 GiB
 
+	cryptLUKS = 2
+
+	extensionEnd           = 0
 	extensionBackingFormat = 0xe2792aca
+	extensionBitmaps       = 0x23852875
+	extensionSourceSize    = 0x4d6c7353 // ours, which QEMU keeps: the length in bytes of a base at an NBD server
 	backingFormat          = "raw"
 
 	maxBackingName = 1023     // bytes, the format's limit
@@ -65,9 +73,9 @@ type piece struct {
 	bytes  []byte
 }
 
-// layout is a fresh image over base ("" for none) and its length in bytes.
-func layout(base string, size int64) (pieces []piece, length int64) {
-	l1Entries := (size + bytesPerL2 - 1) / bytesPerL2
+// layout is a fresh image of the disk and its length in bytes.
+func layout(d block.Disk) (pieces []piece, length int64) {
+	l1Entries := (d.Size + bytesPerL2 - 1) / bytesPerL2
 	l1Clusters := (l1Entries*8 + clusterSize - 1) / clusterSize
 	clusters := 3 + l1Clusters
 
@@ -75,19 +83,11 @@ func layout(base string, size int64) (pieces []piece, length int64) {
 	for range clusters {
 		refcounts.Write([]byte{0, 1})
 	}
-	return []piece{
-		{0, encodeHeader(base, size, l1Entries)},
-		{1 * clusterSize, binary.BigEndian.AppendUint64(nil, 2*clusterSize)},
-		{2 * clusterSize, refcounts.Bytes()},
-	}, clusters * clusterSize
-}
-
-func encodeHeader(base string, size, l1Entries int64) []byte {
 	h := header{
 		Magic:                 magic,
 		Version:               version,
 		ClusterBits:           clusterBits,
-		Size:                  uint64(size),
+		Size:                  uint64(d.Size),
 		L1Entries:             uint32(l1Entries),
 		L1Offset:              3 * clusterSize,
 		RefcountTableOffset:   1 * clusterSize,
@@ -96,85 +96,158 @@ func encodeHeader(base string, size, l1Entries int64) []byte {
 		RefcountOrder:         refcountOrder,
 		HeaderLength:          headerLength,
 	}
-	var extensions []byte
-	if base != "" {
-		extensions = appendExtension(extensions, extensionBackingFormat, backingFormat)
+	return []piece{
+		{0, h.encode(origin(d))},
+		{1 * clusterSize, binary.BigEndian.AppendUint64(nil, 2*clusterSize)},
+		{2 * clusterSize, refcounts.Bytes()},
+	}, clusters * clusterSize
+}
+
+// origin is how a header says what a disk stands on.
+func origin(d block.Disk) (extensions []extension, base string) {
+	format := extension{extensionBackingFormat, []byte(backingFormat)}
+	switch {
+	case d.Base != "":
+		return []extension{format}, d.Base
+	case d.Source != (block.Source{}):
+		size := extension{extensionSourceSize, binary.BigEndian.AppendUint64(nil, uint64(d.Source.Size))}
+		return []extension{format, size}, nbd.URI(d.Source.Socket, d.Source.Export)
 	}
-	extensions = append(extensions, make([]byte, 8)...) // the end of extensions
+	return nil, ""
+}
+
+// encode puts the header, its extensions and the name of the base together.
+func (h header) encode(extensions []extension, base string) []byte {
+	var encoded []byte
+	for _, e := range extensions {
+		encoded = e.append(encoded)
+	}
+	encoded = extension{extensionEnd, nil}.append(encoded)
 	if base != "" {
-		h.BackingNameOffset = uint64(headerLength + len(extensions))
+		h.BackingNameOffset = uint64(headerLength + len(encoded))
 		h.BackingNameSize = uint32(len(base))
 	}
 	out, err := binary.Append(nil, binary.BigEndian, h)
 	if err != nil {
 		panic("block/file: the header has a fixed size: " + err.Error())
 	}
-	return append(append(out, extensions...), base...)
+	return append(append(out, encoded...), base...)
 }
 
-// appendExtension pads the value to 8 bytes, as the format wants it.
-func appendExtension(b []byte, kind uint32, value string) []byte {
-	b = binary.BigEndian.AppendUint32(b, kind)
-	b = binary.BigEndian.AppendUint32(b, uint32(len(value)))
-	b = append(b, value...)
-	return append(b, make([]byte, -len(value)&7)...)
+// extension of a header.
+type extension struct {
+	kind  uint32
+	value []byte
 }
 
-// decodeHeader reads the base and size of an image. It need not be one that we
+// append pads the value to 8 bytes, as the format wants it.
+func (e extension) append(b []byte) []byte {
+	b = binary.BigEndian.AppendUint32(b, e.kind)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(e.value)))
+	b = append(b, e.value...)
+	return append(b, make([]byte, -len(e.value)&7)...)
+}
+
+// image is what a header says.
+type image struct {
+	header     header
+	extensions []extension
+	base       string // path or address of what it stands on
+}
+
+func (i image) size() int64     { return int64(i.header.Size) }
+func (i image) encrypted() bool { return i.header.CryptMethod == cryptLUKS }
+
+// find the value of an extension, nil if there is none.
+func (i image) find(kind uint32) []byte {
+	for _, e := range i.extensions {
+		if e.kind == kind {
+			return e.value
+		}
+	}
+	return nil
+}
+
+// decodeHeader reads the header of an image. It need not be one that we
 // wrote, and is refused where its base is not opened as raw: QEMU would guess
 // the format from bytes that a guest may have written.
-func decodeHeader(r io.ReaderAt) (base string, size int64, err error) {
-	var h header
-	if err := binary.Read(io.NewSectionReader(r, 0, headerLength), binary.BigEndian, &h); err != nil {
-		return "", 0, fmt.Errorf("reading the qcow2 header: %w", err)
+func decodeHeader(r io.ReaderAt) (image, error) {
+	var i image
+	h := &i.header
+	if err := binary.Read(io.NewSectionReader(r, 0, headerLength), binary.BigEndian, h); err != nil {
+		return i, fmt.Errorf("reading the qcow2 header: %w", err)
 	}
 	switch {
 	case h.Magic != magic:
-		return "", 0, fmt.Errorf("not a qcow2 image: begins with %#08x", h.Magic)
+		return i, fmt.Errorf("not a qcow2 image: begins with %#08x", h.Magic)
 	case h.Version != version:
-		return "", 0, fmt.Errorf("qcow2 version %d, want %d", h.Version, version)
+		return i, fmt.Errorf("qcow2 version %d, want %d", h.Version, version)
+	case h.HeaderLength < headerLength || h.HeaderLength > clusterSize:
+		return i, fmt.Errorf("qcow2 header of %d bytes, want %d to %d", h.HeaderLength, headerLength, clusterSize)
 	case h.Size > maxSize:
-		return "", 0, fmt.Errorf("qcow2 image of %d bytes, more than %d", h.Size, int64(maxSize))
+		return i, fmt.Errorf("qcow2 image of %d bytes, more than %d", h.Size, int64(maxSize))
+	case h.CryptMethod != 0 && h.CryptMethod != cryptLUKS:
+		return i, fmt.Errorf("qcow2 image with encryption %d, want none or LUKS", h.CryptMethod)
 	case h.BackingNameSize > maxBackingName:
-		return "", 0, fmt.Errorf("qcow2 image with a base's name of %d bytes, more than %d", h.BackingNameSize, maxBackingName)
-	case h.BackingNameOffset == 0:
-		return "", int64(h.Size), nil
+		return i, fmt.Errorf("qcow2 image with a base's name of %d bytes, more than %d", h.BackingNameSize, maxBackingName)
 	case h.BackingNameOffset > clusterSize:
-		return "", 0, fmt.Errorf("qcow2 image with its base's name at byte %d, outside of its header", h.BackingNameOffset)
+		return i, fmt.Errorf("qcow2 image with its base's name at byte %d, outside of its header", h.BackingNameOffset)
 	}
-	format, err := decodeBackingFormat(io.NewSectionReader(r, int64(h.HeaderLength), int64(h.BackingNameOffset)))
-	if err != nil {
-		return "", 0, err
+	end := int64(h.BackingNameOffset)
+	if end == 0 {
+		end = clusterSize
 	}
-	if format != backingFormat {
-		return "", 0, fmt.Errorf("qcow2 image with a base of format %q, want %q", format, backingFormat)
+	var err error
+	if i.extensions, err = decodeExtensions(io.NewSectionReader(r, int64(h.HeaderLength), max(end-int64(h.HeaderLength), 0))); err != nil {
+		return i, err
 	}
-	name := make([]byte, h.BackingNameSize)
-	if _, err := r.ReadAt(name, int64(h.BackingNameOffset)); err != nil {
-		return "", 0, fmt.Errorf("reading the base's name: %w", err)
-	}
-	return string(name), int64(h.Size), nil
+	return i, i.decodeBase(r)
 }
 
-// decodeBackingFormat looks through the header's extensions.
-func decodeBackingFormat(r io.Reader) (string, error) {
+func (i *image) decodeBase(r io.ReaderAt) error {
+	if i.header.BackingNameOffset == 0 {
+		return nil
+	}
+	if format := i.find(extensionBackingFormat); string(format) != backingFormat {
+		return fmt.Errorf("qcow2 image with a base of format %.40q, want %q", format, backingFormat)
+	}
+	name := make([]byte, i.header.BackingNameSize)
+	if _, err := r.ReadAt(name, int64(i.header.BackingNameOffset)); err != nil {
+		return fmt.Errorf("reading the base's name: %w", err)
+	}
+	i.base = string(name)
+	return nil
+}
+
+// source is what the image stands on where that is an NBD export, which the base
+// names then.
+func (i image) source() (s block.Source, ok bool) {
+	socket, export, err := nbd.ParseURI(i.base)
+	size := i.find(extensionSourceSize)
+	if err != nil || len(size) != 8 {
+		return s, false
+	}
+	return block.Source{Socket: socket, Export: export, Size: int64(binary.BigEndian.Uint64(size))}, true
+}
+
+// decodeExtensions reads the header's extensions, but for the end of them.
+func decodeExtensions(r io.Reader) ([]extension, error) {
+	var all []extension
 	for {
-		var extension struct{ Kind, Length uint32 }
-		if err := binary.Read(r, binary.BigEndian, &extension); err != nil {
-			return "", fmt.Errorf("reading the qcow2 header's extensions: %w", err)
+		var e struct{ Kind, Length uint32 }
+		if err := binary.Read(r, binary.BigEndian, &e); err != nil {
+			return nil, fmt.Errorf("reading the qcow2 header's extensions: %w", err)
 		}
-		if extension.Kind == 0 {
-			return "", nil
+		if e.Kind == extensionEnd {
+			return all, nil
 		}
-		if extension.Length > clusterSize {
-			return "", fmt.Errorf("qcow2 header extension %#x of %d bytes", extension.Kind, extension.Length)
+		if e.Length > clusterSize {
+			return nil, fmt.Errorf("qcow2 header extension %#x of %d bytes", e.Kind, e.Length)
 		}
-		value := make([]byte, (extension.Length+7)&^7)
+		value := make([]byte, (e.Length+7)&^7)
 		if _, err := io.ReadFull(r, value); err != nil {
-			return "", fmt.Errorf("reading the qcow2 header's extension %#x: %w", extension.Kind, err)
+			return nil, fmt.Errorf("reading the qcow2 header's extension %#x: %w", e.Kind, err)
 		}
-		if extension.Kind == extensionBackingFormat {
-			return string(value[:extension.Length]), nil
-		}
+		all = append(all, extension{e.Kind, value[:e.Length]})
 	}
 }

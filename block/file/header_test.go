@@ -3,11 +3,13 @@ package file
 import (
 	"bytes"
 	"testing"
+
+	"mallee/block"
 )
 
-// image lays the pieces out as the file would hold them.
-func image(base string, size int64) []byte {
-	pieces, length := layout(base, size)
+// fresh lays the pieces out as the file would hold them.
+func fresh(d block.Disk) []byte {
+	pieces, length := layout(d)
 	out := make([]byte, length)
 	for _, p := range pieces {
 		copy(out[p.offset:], p.bytes)
@@ -16,27 +18,44 @@ func image(base string, size int64) []byte {
 }
 
 func TestHeaderRoundTrip(t *testing.T) {
-	for _, test := range []struct {
-		base string
-		size int64
-	}{
-		{"", 512}, {"/b", 512}, {"/a/long/path/with spaces, commas and ünïcode.raw", 5 << 30}, {"/b", maxSize},
+	for _, d := range []block.Disk{
+		{Size: 512},
+		{Base: "/b", Size: 512},
+		{Base: "/a/long/path/with spaces, commas and ünïcode.raw", Size: 5 << 30},
+		{Base: "/b", Size: maxSize},
+		{Source: block.Source{Socket: "/run/a b&c", Export: "snap-1/x", Size: 1 << 20}, Size: 1 << 30},
 	} {
-		base, size, err := decodeHeader(bytes.NewReader(image(test.base, test.size)))
-		if err != nil || base != test.base || size != test.size {
-			t.Errorf("%q, %d: reads back as %q, %d, %v", test.base, test.size, base, size, err)
+		i, err := decodeHeader(bytes.NewReader(fresh(d)))
+		if err != nil || i.size() != d.Size || i.encrypted() {
+			t.Errorf("%+v: reads back as %+v, %v", d, i, err)
+		}
+		source, ok := i.source()
+		if source != d.Source || ok != (d.Source != block.Source{}) || !ok && i.base != d.Base {
+			t.Errorf("%+v: stands on %q, %+v", d, i.base, source)
 		}
 	}
 }
 
 func FuzzDecodeHeader(f *testing.F) {
-	f.Add(image("/base.raw", 5<<30)[:4096])
-	f.Add(image("", 512)[:200])
+	f.Add(fresh(block.Disk{Base: "/base.raw", Size: 5 << 30})[:4096])
+	f.Add(fresh(block.Disk{Source: block.Source{Socket: "/s", Export: "e", Size: 1}, Size: 5 << 30})[:4096])
+	f.Add(fresh(block.Disk{Size: 512})[:200])
 	f.Add([]byte("QFI\xfb"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		base, size, err := decodeHeader(bytes.NewReader(data))
-		if err == nil && (len(base) > maxBackingName || size < 0 || size > maxSize) {
-			t.Errorf("%d bytes of name, size %d", len(base), size)
+		i, err := decodeHeader(bytes.NewReader(data))
+		if err == nil && (len(i.base) > maxBackingName || i.size() < 0 || i.size() > maxSize) {
+			t.Errorf("%d bytes of name, size %d", len(i.base), i.size())
+		}
+	})
+}
+
+func FuzzDecodeBitmaps(f *testing.F) {
+	entry := append(make([]byte, bitmapEntry), "m1\x00\x00\x00\x00\x00\x00"...)
+	entry[15], entry[19] = bitmapInUse, 2
+	f.Add(append(entry, entry...))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if names, err := decodeBitmaps(data); err == nil && len(names)*bitmapEntry > len(data) {
+			t.Errorf("%d names in %d bytes", len(names), len(data))
 		}
 	})
 }

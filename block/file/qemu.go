@@ -1,0 +1,204 @@
+package file
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"mallee/block"
+)
+
+// qemuTime bounds how long qemu-img may take; it takes a second or two.
+const qemuTime = 2 * time.Minute
+
+// secretID names the key among qemu-img's objects.
+const secretID = "key"
+
+// qemuImg runs it. The key goes through a pipe, where no other process sees it.
+func qemuImg(ctx context.Context, key []byte, command string, args ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, qemuTime)
+	defer cancel()
+	all := []string{command}
+	var pipe *os.File
+	if len(key) > 0 {
+		var err error
+		if pipe, err = pipeOf(block.Passphrase(key)); err != nil {
+			return err
+		}
+		defer pipe.Close()
+		all = append(all, "--object", "secret,id="+secretID+",file=/dev/fd/3")
+	}
+	run := exec.CommandContext(ctx, "qemu-img", append(all, args...)...)
+	if pipe != nil {
+		run.ExtraFiles = []*os.File{pipe}
+	}
+	out, err := run.CombinedOutput()
+	if err == nil {
+		return nil
+	}
+	said := strings.TrimSpace(string(out[:min(len(out), 1000)]))
+	if strings.Contains(said, syscall.ENOSPC.Error()) || strings.Contains(said, "No space left") {
+		err = syscall.ENOSPC
+	}
+	return fmt.Errorf("qemu-img %s: %w: %s", command, err, said)
+}
+
+// pipeOf holds a short text to be read once.
+func pipeOf(text string) (*os.File, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	_, err = io.WriteString(w, text) // less than a pipe holds
+	if err = errors.Join(err, w.Close()); err != nil {
+		r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// writeEncrypted has qemu-img make an image, empty, whose LUKS header it knows how
+// to write, and puts what the disk stands on into its header.
+func writeEncrypted(ctx context.Context, path string, d block.Disk) error {
+	// Many rounds make a weak passphrase strong; a random key needs none.
+	options := fmt.Sprintf("extended_l2=on,cluster_size=%d,encrypt.format=luks,encrypt.key-secret=%s,encrypt.iter-time=10", clusterSize, secretID)
+	if err := os.WriteFile(path, nil, 0o600); err != nil { // qemu-img would make it readable to all
+		return err
+	}
+	if err := qemuImg(ctx, d.Key, "create", "-q", "-f", "qcow2", "-o", options, path, strconv.FormatInt(d.Size, 10)); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	err = putOrigin(f, d)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// putOrigin rewrites the header of an image that stands on nothing yet.
+func putOrigin(f *os.File, d block.Disk) error {
+	extensions, base := origin(d)
+	if base == "" {
+		return nil
+	}
+	made, err := decodeHeader(f)
+	if err != nil {
+		return err
+	}
+	if made.header.HeaderLength != headerLength {
+		return fmt.Errorf("qemu-img wrote a header of %d bytes, want %d", made.header.HeaderLength, headerLength)
+	}
+	_, err = f.WriteAt(made.header.encode(append(extensions, made.extensions...), base), 0)
+	return err
+}
+
+// resize has qemu-img grow an image and its dirty bitmaps. It refuses where a bitmap
+// is not whole because a hypervisor died with it open; such a bitmap says nothing any more, and goes.
+func resize(ctx context.Context, path string, d block.Disk) error {
+	err := qemuImg(ctx, d.Key, "resize", "-q", described(path, d), strconv.FormatInt(d.Size, 10))
+	if err == nil {
+		return nil
+	}
+	names, found := brokenBitmaps(path)
+	if found != nil || len(names) == 0 {
+		return errors.Join(err, found)
+	}
+	for _, name := range names {
+		if err := qemuImg(ctx, d.Key, "bitmap", "--remove", described(path, d), name); err != nil {
+			return err
+		}
+	}
+	return qemuImg(ctx, d.Key, "resize", "-q", described(path, d), strconv.FormatInt(d.Size, 10))
+}
+
+// described is how qemu-img shall open an image: by itself, its base left alone.
+func described(path string, d block.Disk) string {
+	image := map[string]any{
+		"driver": "qcow2", "backing": nil,
+		"file": map[string]any{"driver": "file", "filename": path},
+	}
+	if len(d.Key) > 0 {
+		image["encrypt"] = map[string]any{"format": "luks", "key-secret": secretID}
+	}
+	out, err := json.Marshal(image)
+	if err != nil {
+		panic("block/file: strings are always JSON: " + err.Error())
+	}
+	return "json:" + string(out)
+}
+
+// What follows of bitmaps is docs/interop/qcow2.txt's.
+const (
+	bitmapInUse      = 1 << 0
+	maxBitmaps       = 65535
+	maxBitmapsLength = 16 << 20 // bytes of their directory
+	bitmapEntry      = 24       // bytes, before its extra data and name
+)
+
+// brokenBitmaps names the dirty bitmaps that were not saved whole.
+func brokenBitmaps(path string) ([]string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	have, err := decodeHeader(f)
+	if err != nil {
+		return nil, err
+	}
+	directory, err := bitmapDirectory(f, have.find(extensionBitmaps))
+	if err != nil {
+		return nil, fmt.Errorf("the dirty bitmaps of %s: %w", path, err)
+	}
+	return decodeBitmaps(directory)
+}
+
+func bitmapDirectory(r io.ReaderAt, value []byte) ([]byte, error) {
+	var e struct {
+		Count, _     uint32
+		Size, Offset uint64
+	}
+	if err := binary.Read(bytes.NewReader(value), binary.BigEndian, &e); err != nil {
+		return nil, err
+	}
+	if e.Count > maxBitmaps || e.Size > maxBitmapsLength {
+		return nil, fmt.Errorf("%d of them in %d bytes", e.Count, e.Size)
+	}
+	directory := make([]byte, e.Size)
+	_, err := r.ReadAt(directory, int64(e.Offset))
+	return directory, err
+}
+
+func decodeBitmaps(directory []byte) (broken []string, err error) {
+	for len(directory) > 0 {
+		if len(directory) < bitmapEntry {
+			return nil, errors.New("the directory of dirty bitmaps is cut")
+		}
+		flags := binary.BigEndian.Uint32(directory[12:])
+		name := int(binary.BigEndian.Uint16(directory[18:]))
+		extra := int64(binary.BigEndian.Uint32(directory[20:]))
+		length := (bitmapEntry + extra + int64(name) + 7) &^ 7
+		if length > int64(len(directory)) {
+			return nil, errors.New("the directory of dirty bitmaps is cut")
+		}
+		if flags&bitmapInUse != 0 {
+			broken = append(broken, string(directory[bitmapEntry+extra:][:name]))
+		}
+		directory = directory[length:]
+	}
+	return broken, nil
+}
