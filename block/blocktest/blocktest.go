@@ -7,6 +7,7 @@ import (
 	"errors"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -25,6 +26,10 @@ type Store struct {
 	// Write and Read are a guest's: whole sectors, written and read at a byte offset.
 	Write func(t *testing.T, d block.Disk, at block.Attachment, offset int64, data []byte)
 	Read  func(t *testing.T, d block.Disk, at block.Attachment, offset int64, length int) []byte
+	// Source serves an export that begins with content, for as long as the test runs.
+	Source func(t *testing.T, content []byte) block.Source
+	// Fill is a hypervisor's: it copies into the disk what it stands on.
+	Fill func(t *testing.T, d block.Disk, at block.Attachment)
 }
 
 // Run tests the stores that make returns, a fresh one each time.
@@ -46,6 +51,10 @@ func Run(t *testing.T, make func(t *testing.T) Store) {
 		{"UsageFollowsWrites", usage},
 		{"ManyAtOnce", many},
 		{"ACancelledEnsureLeavesNothing", cancelled},
+		{"ADiskGrows", grows},
+		{"ADiskStartsFromASource", fromSource},
+		{"AnEncryptedDisk", encrypted},
+		{"AnEncryptedDiskStartsFromASource", encryptedSource},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, make(t)) })
 	}
@@ -151,6 +160,7 @@ func anotherWish(t *testing.T, s Store) {
 	at := ensure(t, disks, have)
 	for _, d := range []block.Disk{
 		{Name: "root", Base: base, Size: 4 * MiB},
+		{Name: "root", Source: s.Source(t, pattern('b')), Size: 8 * MiB},
 		{Name: "root", Base: s.Base(t, pattern('c')), Size: 8 * MiB},
 		{Name: "root", Size: 8 * MiB},
 	} {
@@ -175,6 +185,12 @@ func badWishes(t *testing.T, s Store) {
 		"less than its base":   {Name: "root", Base: base, Size: 1 * MiB},
 		"a base that is gone":  {Name: "root", Base: base + ".gone", Size: 4 * MiB},
 		"a relative base path": {Name: "root", Base: "base.raw", Size: 4 * MiB},
+		"a short key":          {Name: "root", Size: 4 * MiB, Key: []byte("short")},
+		"a base and a source":  {Name: "root", Base: base, Size: 4 * MiB, Source: block.Source{Socket: "/s", Export: "e", Size: MiB}},
+		"a relative socket":    {Name: "root", Size: 4 * MiB, Source: block.Source{Socket: "s", Export: "e", Size: MiB}},
+		"a socket too long":    {Name: "root", Size: 4 * MiB, Source: block.Source{Socket: "/" + strings.Repeat("s", 107), Export: "e", Size: MiB}},
+		"an empty source":      {Name: "root", Size: 4 * MiB, Source: block.Source{Socket: "/s", Export: "e"}},
+		"less than its source": {Name: "root", Size: 4 * MiB, Source: block.Source{Socket: "/s", Export: "e", Size: 5 * MiB}},
 	} {
 		_, err := disks.Ensure(t.Context(), d)
 		if err == nil {
@@ -284,4 +300,98 @@ func cancelled(t *testing.T, s Store) {
 	if got := names(t, disks); len(got) != 0 {
 		t.Errorf("List = %q, want none", got)
 	}
+}
+
+func grows(t *testing.T, s Store) {
+	disks := s.Open(t)
+	d := block.Disk{Name: "vol", Base: s.Base(t, pattern('b')), Size: 8 * MiB}
+	at := ensure(t, disks, d)
+	s.Write(t, d, at, 8*MiB-4096, pattern('w'))
+	for _, size := range []int64{8*MiB + 512*1024, 3 << 30, 700 << 30} {
+		d.Size = size
+		if again := ensure(t, disks, d); !reflect.DeepEqual(again, at) {
+			t.Errorf("grown to %d it is %+v, was %+v", size, again, at)
+		}
+		expect(t, s, d, at, 0, pattern('b'))
+		expect(t, s, d, at, 8*MiB-4096, pattern('w'))
+		expect(t, s, d, at, size-4096, pattern(0))
+		s.Write(t, d, at, size-8192, pattern('l'))
+		expect(t, s, d, at, size-8192, pattern('l'))
+	}
+	smaller := d
+	smaller.Size = 3 << 30
+	if _, err := disks.Ensure(t.Context(), smaller); err == nil {
+		t.Error("a disk shrank")
+	}
+	expect(t, s, d, ensure(t, s.Open(t), d), d.Size-8192, pattern('l'))
+}
+
+func fromSource(t *testing.T, s Store) {
+	d := block.Disk{Name: "vol", Source: s.Source(t, pattern('s')), Size: 8 * MiB}
+	fill(t, s, d)
+}
+
+// fill sees a disk from its source to standing on its own.
+func fill(t *testing.T, s Store, d block.Disk) {
+	t.Helper()
+	at := ensure(t, s.Open(t), d)
+	if at.Source != d.Source {
+		t.Errorf("the disk stands on %+v, want %+v", at.Source, d.Source)
+	}
+	expect(t, s, d, at, 0, pattern('s'))
+	expect(t, s, d, at, d.Source.Size, pattern(0))
+	s.Write(t, d, at, 4096, pattern('w'))
+
+	without := d
+	without.Source = block.Source{}
+	if again := ensure(t, s.Open(t), without); again.Source != d.Source {
+		t.Errorf("wished without a source, the disk stands on %+v, want %+v still", again.Source, d.Source)
+	}
+	other := d
+	other.Source, other.Base = block.Source{}, s.Base(t, pattern('b'))
+	if _, err := s.Open(t).Ensure(t.Context(), other); err == nil {
+		t.Error("a disk on a source is taken for one on a base")
+	}
+	d.Size *= 2
+	at = ensure(t, s.Open(t), d)
+	expect(t, s, d, at, 0, pattern('s'))
+	s.Fill(t, d, at)
+	at = ensure(t, s.Open(t), d)
+	if at.Source != (block.Source{}) {
+		t.Errorf("filled, the disk stands on %+v", at.Source)
+	}
+	expect(t, s, d, at, 0, pattern('s'))
+	expect(t, s, d, at, 4096, pattern('w'))
+	expect(t, s, d, at, d.Size-4096, pattern(0))
+}
+
+func encrypted(t *testing.T, s Store) {
+	disks := s.Open(t)
+	d := block.Disk{Name: "vol", Size: 8 * MiB, Key: bytes.Repeat([]byte{0xfe, 0}, block.KeySize/2)}
+	at := ensure(t, disks, d)
+	if !bytes.Equal(at.Key, d.Key) {
+		t.Errorf("the key to open it is %x, want %x", at.Key, d.Key)
+	}
+	expect(t, s, d, at, 0, pattern(0))
+	s.Write(t, d, at, 0, pattern('w'))
+	d.Size = 2 << 30
+	at = ensure(t, s.Open(t), d)
+	expect(t, s, d, at, 0, pattern('w'))
+	expect(t, s, d, at, d.Size-4096, pattern(0))
+	plain := d
+	plain.Key = nil
+	if _, err := disks.Ensure(t.Context(), plain); err == nil {
+		t.Error("an encrypted disk is taken for a plain one")
+	}
+	plain.Name = "plain"
+	ensure(t, disks, plain)
+	plain.Key = d.Key
+	if _, err := disks.Ensure(t.Context(), plain); err == nil {
+		t.Error("a plain disk is taken for an encrypted one")
+	}
+}
+
+func encryptedSource(t *testing.T, s Store) {
+	key := bytes.Repeat([]byte{0, 1, 2, 0xff}, block.KeySize/4)
+	fill(t, s, block.Disk{Name: "vol", Source: s.Source(t, pattern('s')), Size: 8 * MiB, Key: key})
 }

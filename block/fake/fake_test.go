@@ -37,6 +37,16 @@ func TestConformance(t *testing.T) {
 				}
 				return data
 			},
+			Source: func(_ *testing.T, content []byte) block.Source {
+				source := block.Source{Socket: fmt.Sprintf("/s/%d", len(bases)), Export: "e", Size: blocktest.MiB}
+				bases[fake.SourceBase(source)] = content
+				return source
+			},
+			Fill: func(t *testing.T, d block.Disk, _ block.Attachment) {
+				if err := disks.Fill(d.Name); err != nil {
+					t.Fatal(err)
+				}
+			},
 		}
 	})
 }

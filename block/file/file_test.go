@@ -2,12 +2,16 @@ package file_test
 
 import (
 	"bytes"
+	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,6 +19,7 @@ import (
 	"mallee/block"
 	"mallee/block/blocktest"
 	"mallee/block/file"
+	"mallee/nbd"
 )
 
 // needs skips where a program of QEMU's is not installed.
@@ -55,36 +60,109 @@ func TestConformance(t *testing.T) {
 	blocktest.Run(t, func(t *testing.T) blocktest.Store {
 		dir := filepath.Join(t.TempDir(), "disks")
 		return blocktest.Store{
-			Open: func(t *testing.T) block.Disks {
-				disks, err := file.Open(dir)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return disks
-			},
-			Base: func(t *testing.T, content []byte) string { return base(t, content) },
+			Open:   func(t *testing.T) block.Disks { return open(t, dir) },
+			Base:   func(t *testing.T, content []byte) string { return base(t, content) },
+			Source: source,
 			Write: func(t *testing.T, _ block.Disk, at block.Attachment, offset int64, data []byte) {
-				source := base(t, data)
-				run(t, "qemu-io", "-f", at.Format, "-c", fmt.Sprintf("write -s %s %d %d", source, offset, len(data)), at.Path)
+				qemuIO(t, at, fmt.Sprintf("write -s %s %d %d", base(t, data), offset, len(data)))
 			},
 			Read: func(t *testing.T, _ block.Disk, at block.Attachment, offset int64, length int) []byte {
 				return read(t, at, offset, length)
+			},
+			Fill: func(t *testing.T, _ block.Disk, at block.Attachment) {
+				run(t, "qemu-img", append(opened(t, at, "rebase", "--image-opts"), "-b", "")...)
 			},
 		}
 	})
 }
 
-// read has qemu-img copy a range out of a disk.
-func read(t *testing.T, at block.Attachment, offset int64, length int) []byte {
+func open(t testing.TB, dir string) *file.Disks {
 	t.Helper()
-	out := filepath.Join(t.TempDir(), "out")
-	run(t, "qemu-img", "dd", "-f", at.Format, "-O", "raw", "bs=512",
-		fmt.Sprintf("skip=%d", offset/512), fmt.Sprintf("count=%d", (offset+int64(length))/512), "if="+at.Path, "of="+out)
-	data, err := os.ReadFile(out)
+	disks, err := file.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return disks
+}
+
+// opened is how QEMU's tools open a disk: by themselves, from its header alone.
+func opened(t *testing.T, at block.Attachment, args ...string) []string {
+	t.Helper()
+	options := "driver=" + at.Format + ",file.driver=file,file.filename=" + at.Path
+	if len(at.Key) > 0 {
+		secret := filepath.Join(t.TempDir(), "key")
+		if err := os.WriteFile(secret, []byte(block.Passphrase(at.Key)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		options += ",encrypt.format=luks,encrypt.key-secret=k"
+		args = append(args, "--object", "secret,id=k,file="+secret)
+	}
+	return append(args, options)
+}
+
+func qemuIO(t *testing.T, at block.Attachment, commands ...string) {
+	t.Helper()
+	args := []string{"--image-opts"}
+	for _, c := range commands {
+		args = append(args, "-c", c)
+	}
+	if out := run(t, "qemu-io", opened(t, at, args...)...); bytes.Contains(out, []byte("failed")) {
+		t.Fatalf("qemu-io says %s", out)
+	}
+}
+
+// read has qemu-io read a range of a disk.
+func read(t *testing.T, at block.Attachment, offset int64, length int) []byte {
+	t.Helper()
+	out := run(t, "qemu-io", opened(t, at, "--image-opts", "-r", "-c", fmt.Sprintf("read -v %d %d", offset, length))...)
+	var data []byte
+	for line := range strings.Lines(string(out)) {
+		address, rest, ok := strings.Cut(line, ":  ")
+		if _, err := strconv.ParseUint(address, 16, 64); !ok || err != nil || len(rest) < 48 {
+			continue
+		}
+		row, err := hex.DecodeString(strings.ReplaceAll(rest[:48], " ", ""))
+		if err != nil {
+			t.Fatalf("qemu-io says %q", line)
+		}
+		data = append(data, row...)
+	}
+	if len(data) != length {
+		t.Fatalf("read %d bytes, want %d: %s", len(data), length, out)
+	}
 	return data
+}
+
+// exports are bytes that begin with what there is, of MiB in all.
+type exports []byte
+
+func (e exports) Open(context.Context, string) (nbd.Export, func(), error) { return e, func() {}, nil }
+func (e exports) Size() int64                                              { return blocktest.MiB }
+func (e exports) ReadOnly() bool                                           { return true }
+
+func (e exports) ReadAt(_ context.Context, p []byte, offset int64) error {
+	clear(p)
+	copy(p, e[min(offset, int64(len(e))):])
+	return nil
+}
+
+func (e exports) Extent(_ context.Context, offset int64) (int64, bool) {
+	return blocktest.MiB - offset, offset >= int64(len(e))
+}
+
+func (e exports) WriteAt(context.Context, []byte, int64) error { return syscall.EROFS }
+func (e exports) Zero(context.Context, int64, int64) error     { return syscall.EROFS }
+func (e exports) Flush(context.Context) error                  { return nil }
+
+func source(t *testing.T, content []byte) block.Source {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "a,b&c.sock")
+	server, err := nbd.Serve(socket, exports(content), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	return block.Source{Socket: socket, Export: "snap-1", Size: blocktest.MiB}
 }
 
 // TestQEMUAgrees asks QEMU what it thinks of what we wrote.
