@@ -17,7 +17,9 @@ type Copy struct {
 	Export string
 }
 
-// Granularity of marks, in bytes: copies come in whole aligned blocks of it.
+// Granularity of marks, in bytes: of a block in which anything was written all
+// is copied, in pieces of at least 64 KiB (or what the disk ends with), aligned,
+// zeroes not as data.
 const Granularity = 512 << 10
 
 // Job is a copying or filling that goes on beside the guest.
@@ -47,7 +49,8 @@ type Storage interface {
 	// Unplug asks the guest to give a disk back, and returns at once; the disk is
 	// gone when Disks doesn't list it, and its file closed. Where force is set the
 	// disk is taken from the guest at once, which then sees errors; what the guest
-	// had flushed is kept. A disk that isn't there is no error.
+	// had flushed is kept. A disk that isn't there is no error. One that is being
+	// copied stays open until its copies have ended; its filling ends.
 	Unplug(ctx context.Context, dir string, serial string, force bool) error
 
 	// Adjust makes size (bytes; it only grows) and limits of a disk of a Running
@@ -58,8 +61,8 @@ type Storage interface {
 	// returns when that is past; a guest is not held up. The jobs run on by
 	// themselves; where it fails none runs. Machines that are Running or Exited.
 	// Full tells, for each, whether all of the disk is copied, Since being empty or
-	// forgotten. An export has the disk's size and is zero where nothing is
-	// written to it: where a disk is empty a copy may pass. Of a disk's marks
+	// forgotten; then it may leave out what is zero, as if the export began so. An
+	// export has the disk's size. Of a disk's marks
 	// those stay that are Since here, or a job's; others are forgotten. A mark may
 	// be used again when its job is lost or dismissed.
 	Copy(ctx context.Context, dir string, copies []Copy) (full []bool, err error)

@@ -58,6 +58,7 @@ type machine struct {
 	console []byte
 	jobs    []*job
 	asked   []string // serials of the disks that the guest shall give back
+	leaving []string // of those that it has given back while they are copied
 }
 
 // New is a world without machines.

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"testing"
 
+	"mallee/block"
 	"mallee/hypervisor"
 	"mallee/hypervisor/fake"
 	"mallee/hypervisor/hypervisortest"
@@ -22,24 +23,28 @@ func guests(m hypervisor.Machine) (fake.Guest, error) {
 	case fmt.Sprint(hypervisortest.Obeys):
 		return fake.Guest{Prints: hypervisortest.Hello}, nil
 	}
-	return fake.Guest{Prints: hypervisortest.Hello, Ignores: true}, nil
+	return fake.Guest{Prints: hypervisortest.Hello, Ignores: true, Keeps: true}, nil
 }
 
 func TestConformance(t *testing.T) {
 	hypervisortest.Run(t, func(*testing.T) hypervisortest.World {
 		world := fake.New(guests)
+		disks := &shelf{disks: map[string][]byte{}, sinks: map[string]*sink{}}
+		world.Connect(disks)
 		made := 0
 		machine := func(product string) hypervisor.Machine {
 			made++
 			return hypervisor.Machine{
 				ID:  fmt.Sprintf("i-%08x", made),
 				Dir: fmt.Sprintf("/machines/%d", made), VCPUs: 1, MemoryMiB: 64, Product: product,
+				Disks: []hypervisor.Disk{{Serial: "root", Attachment: block.Attachment{Format: "raw", Path: fmt.Sprintf("/root/%d", made)}}},
 			}
 		}
 		return hypervisortest.World{
 			Open:    func(*testing.T) hypervisor.Hypervisor { return world.Open() },
 			Machine: func(_ *testing.T, g hypervisortest.Guest) hypervisor.Machine { return machine(fmt.Sprint(g)) },
 			Broken:  func(*testing.T) hypervisor.Machine { return machine("broken") },
+			Storage: disks.storage(world),
 		}
 	})
 }

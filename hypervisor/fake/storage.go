@@ -123,7 +123,7 @@ func (w *World) end(m *machine, orderly bool) {
 			clear(kept.marks)
 		}
 	}
-	m.status, m.jobs, m.asked = hypervisor.Absent, nil, nil
+	m.status, m.jobs, m.asked, m.leaving = hypervisor.Absent, nil, nil, nil
 }
 
 func (m *machine) disk(serial string) (hypervisor.Disk, error) {
@@ -134,15 +134,16 @@ func (m *machine) disk(serial string) (hypervisor.Disk, error) {
 	return m.wish.Disks[i], nil
 }
 
-// take removes a disk from the machine, and its jobs with it.
+// take removes a disk from the machine, as soon as it is not being copied. A
+// filling ends.
 func (m *machine) take(serial string) {
-	m.wish.Disks = slices.DeleteFunc(slices.Clone(m.wish.Disks), func(d hypervisor.Disk) bool { return d.Serial == serial })
 	m.asked = slices.DeleteFunc(m.asked, func(s string) bool { return s == serial })
-	for _, j := range m.jobs {
-		if j.disk.Serial == serial && !j.Ended {
-			j.Ended, j.Err = true, errors.New("the disk was taken from the machine")
-		}
+	m.jobs = slices.DeleteFunc(m.jobs, func(j *job) bool { return j.ID == hypervisor.FillID(serial) })
+	if slices.ContainsFunc(m.jobs, func(j *job) bool { return j.disk.Serial == serial && !j.Ended }) {
+		m.leaving = append(m.leaving, serial)
+		return
 	}
+	m.wish.Disks = slices.DeleteFunc(slices.Clone(m.wish.Disks), func(d hypervisor.Disk) bool { return d.Serial == serial })
 }
 
 // on does something with a machine in one of these states.
@@ -174,6 +175,11 @@ func (p *program) Disks(ctx context.Context, dir string) (serials []string, err 
 		if m.status == hypervisor.Absent {
 			return nil
 		}
+		leaving := m.leaving
+		m.leaving = nil
+		for _, serial := range leaving {
+			m.take(serial)
+		}
 		for _, d := range m.wish.Disks {
 			serials = append(serials, d.Serial)
 		}
@@ -184,6 +190,9 @@ func (p *program) Disks(ctx context.Context, dir string) (serials []string, err 
 
 func (p *program) Plug(ctx context.Context, dir string, d hypervisor.Disk) error {
 	return p.on(ctx, "plugging the disk "+d.Serial, dir, running, func(m *machine) error {
+		if slices.Contains(m.leaving, d.Serial) {
+			return errors.New("it is still being copied since it was unplugged")
+		}
 		if _, err := m.disk(d.Serial); err == nil {
 			return nil
 		}
@@ -214,7 +223,7 @@ func (w *World) free(d hypervisor.Disk) error {
 
 func (p *program) Unplug(ctx context.Context, dir, serial string, force bool) error {
 	return p.on(ctx, "unplugging the disk "+serial, dir, any, func(m *machine) error {
-		if _, err := m.disk(serial); err != nil {
+		if _, err := m.disk(serial); err != nil || slices.Contains(m.leaving, serial) {
 			return nil
 		}
 		keeper := m.wish.VCPUs == 0

@@ -18,7 +18,7 @@ const Hello = "hello\n"
 type Guest int
 
 const (
-	Halts     Guest = iota // goes on for ever, and ignores the power button
+	Halts     Guest = iota // goes on for ever, and ignores the power button and who asks for a disk
 	PowersOff              // powers itself off at once
 	Obeys                  // powers itself off when the button is pressed
 )
@@ -31,6 +31,8 @@ type World struct {
 	Machine func(t *testing.T, g Guest) hypervisor.Machine
 	// Broken describes one that the hypervisor can't start.
 	Broken func(t *testing.T) hypervisor.Machine
+
+	Storage Storage
 }
 
 // patience is how long something may take that happens by itself.
@@ -66,6 +68,7 @@ func Run(t *testing.T, make func(t *testing.T) World) {
 			test.run(t, &bench{World: world, t: t, Hypervisor: open(t, world)})
 		})
 	}
+	runStorage(t, make)
 }
 
 func open(t *testing.T, w World) hypervisor.Hypervisor {
