@@ -97,7 +97,22 @@ func (a *apt) onto(ctx context.Context, names []string) ([]deb, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parseURIs(out)
+	debs, err := parseURIs(out)
+	if err != nil {
+		return nil, err
+	}
+	var exact []string
+	for _, d := range debs {
+		exact = append(exact, d.exact())
+	}
+	return a.versions(ctx, exact) // which has checksums that are worth something
+}
+
+// exact names the package at its version, as apt takes it.
+func (d deb) exact() string {
+	name, version, _ := strings.Cut(strings.TrimSuffix(d.File, ".deb"), "_")
+	version, _, _ = strings.Cut(version, "_")
+	return name + "=" + strings.ReplaceAll(version, "%3a", ":")
 }
 
 func (a *apt) ask(ctx context.Context, wants []want) ([]deb, error) {
@@ -182,12 +197,13 @@ func (a *apt) versions(ctx context.Context, names []string) ([]deb, error) {
 	return debs, err
 }
 
-// parseURIs reads lines of 'URI' FILE SIZE ALGORITHM:HEX.
+// parseURIs reads lines of 'URI' FILE SIZE ALGORITHM:HEX. The last is missing where apt knows none of the
+// kind that it prints; such a package doesn't verify.
 func parseURIs(out []byte) ([]deb, error) {
 	var debs []deb
 	for line := range strings.Lines(string(out)) {
 		f := strings.Fields(line)
-		if len(f) < 4 || !strings.HasPrefix(f[0], "'") {
+		if len(f) < 3 || !strings.HasPrefix(f[0], "'") {
 			continue
 		}
 		size, err := strconv.ParseInt(f[2], 10, 64)
@@ -195,7 +211,11 @@ func parseURIs(out []byte) ([]deb, error) {
 		if err != nil || size < 0 || !ok || filepath.Base(f[1]) != f[1] {
 			return nil, fmt.Errorf("apt-get download --print-uris printed %q, which is no package file", line)
 		}
-		debs = append(debs, deb{Name: name, File: f[1], Size: size, Sum: f[3]})
+		d := deb{Name: name, File: f[1], Size: size}
+		if len(f) > 3 {
+			d.Sum = f[3]
+		}
+		debs = append(debs, d)
 	}
 	slices.SortFunc(debs, func(x, y deb) int { return strings.Compare(x.Name, y.Name) })
 	return debs, nil
@@ -206,9 +226,7 @@ func (a *apt) download(ctx context.Context, debs []deb, dir string, progress Pro
 	var names []string
 	var total int64
 	for _, d := range debs {
-		name, version, _ := strings.Cut(strings.TrimSuffix(d.File, ".deb"), "_")
-		version, _, _ = strings.Cut(version, "_")
-		names = append(names, name+"="+strings.ReplaceAll(version, "%3a", ":"))
+		names = append(names, d.exact())
 		total += d.Size
 	}
 	cmd, err := a.command(ctx, "apt-get", append([]string{"-q", "-o", "APT::Status-Fd=1", "download"}, names...)...)

@@ -293,6 +293,9 @@ func TestFindRecipeNamesWhatThereIs(t *testing.T) {
 }
 
 func TestParseURIs(t *testing.T) {
+	if debs, err := parseURIs([]byte("'u' a_1_all.deb 1 \n")); err != nil || len(debs) != 1 || debs[0].verify("build_test.go") == nil {
+		t.Errorf("without a checksum: %+v, %v", debs, err)
+	}
 	good := "'http://mirror/pool/z.deb' zlib1g_1%3a1.2.13_amd64.deb 86684 SHA256:d7dd\n" +
 		"'http://mirror/pool/a.deb' a_1_all.deb 1 SHA256:00\n"
 	debs, err := parseURIs([]byte(good))
