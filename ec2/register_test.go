@@ -188,7 +188,7 @@ func TestRegisterRefuses(t *testing.T) {
 		{mapped("/dev/sdf", "Ebs.VolumeSize=1", "Ebs.KmsKeyId=k"), "UnsupportedOperation", "BlockDeviceMapping.1.Ebs.KmsKeyId"},
 		{mapped("/dev/sdf", "Ebs.SnapshotId=s"), "InvalidSnapshotID.Malformed", `"s"`},
 		{mapped("/dev/sdf", "Ebs.SnapshotId=snap-99999999"), "InvalidSnapshot.NotFound", "snap-99999999"},
-		{mapped("/dev/sda", "Ebs.SnapshotId="+completeSnapshot), "InvalidParameterCombination", "not both"},
+		{mapped("/dev/sda", "Ebs.SnapshotId="+publicSnapshot), "InvalidParameterCombination", "not both"},
 		{append(pair, mapped("sdb", "VirtualName=ephemeral0")...), "InvalidBlockDeviceMapping", "ephemeral0 at /dev/sda2"},
 		{append(pair, "ImageLocation=b1/whole-disk"), "InvalidManifest", "b1/whole-disk maps ami to sda,"},
 		{[]string{"TagSpecification.1.ResourceType=instance", "TagSpecification.1.Tag.1.Key=k"}, "InvalidParameterValue", "instance"},
