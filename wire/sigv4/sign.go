@@ -20,12 +20,17 @@ type Credentials struct {
 // replaces an earlier signature; nothing of that may change afterwards. The error is a
 // query that can't be read.
 func Sign(r *http.Request, body []byte, c Credentials, region, service string, now time.Time) error {
+	return SignHash(r, hash(body), c, region, service, now)
+}
+
+// SignHash is Sign for a body that isn't in memory: bodyHash is its SHA-256 in
+// hexadecimal digits of lower case.
+func SignHash(r *http.Request, bodyHash string, c Credentials, region, service string, now time.Time) error {
 	params, err := parseQuery(r.URL.RawQuery)
 	if err != nil {
 		return fmt.Errorf("sign %s %s: %w", r.Method, r.URL.Redacted(), err)
 	}
 	now = now.UTC().Truncate(time.Second)
-	bodyHash := hash(body)
 	setHeaders(r.Header, c, service, bodyHash, now)
 	r.URL.RawPath = r.URL.EscapedPath() // which net/http will send
 
