@@ -41,14 +41,22 @@ func tarLimit(size int64) int64 { return size + size/64 + 1<<20 }
 // untar is the last stage of Unpack: one regular member out of a tar whose digest it checks.
 type untar struct {
 	in       io.Reader
-	manifest *Manifest
+	size     int64            // of the image; unknown means the tar's word
+	digest   *[sha1.Size]byte // of the tar; nil is not known
 	sum      hash.Hash
 	left     int64 // bytes that may still come
 	progress func(done, total int64)
 }
 
-func newUntar(in io.Reader, m *Manifest, progress func(done, total int64)) *untar {
-	return &untar{in: in, manifest: m, sum: sha1.New(), left: tarLimit(m.Size), progress: progress}
+// unknown is the size of an image that nobody has told.
+const unknown = -1
+
+func newUntar(in io.Reader, size int64, digest *[sha1.Size]byte, progress func(done, total int64)) *untar {
+	u := &untar{in: in, size: size, digest: digest, sum: sha1.New(), left: tarLimit(size), progress: progress}
+	if size == unknown {
+		u.left = tarLimit(0) // until the header is read
+	}
+	return u
 }
 
 // Read counts and hashes every byte of the tar.
@@ -56,7 +64,7 @@ func (u *untar) Read(p []byte) (int, error) {
 	n, err := u.in.Read(p)
 	u.sum.Write(p[:n])
 	if u.left -= int64(n); u.left < 0 {
-		return 0, fmt.Errorf("%w of %d bytes", ErrBomb, u.manifest.Size)
+		return 0, fmt.Errorf("%w of %d bytes", ErrBomb, max(u.size, 0))
 	}
 	return n, err
 }
@@ -90,8 +98,12 @@ func (u *untar) check(header *tar.Header) error {
 	if header.Typeflag != tar.TypeReg && header.Typeflag != tar.TypeGNUSparse {
 		return fmt.Errorf("%w: member %.60q of type %q is not a regular file", ErrTar, header.Name, header.Typeflag)
 	}
-	if header.Size != u.manifest.Size {
-		return fmt.Errorf("%w: tar's member has %d bytes, image/size is %d", ErrImageSize, header.Size, u.manifest.Size)
+	if u.size == unknown {
+		u.size = header.Size
+		u.left += tarLimit(header.Size) - tarLimit(0)
+	}
+	if header.Size != u.size {
+		return fmt.Errorf("%w: tar's member has %d bytes, image/size is %d", ErrImageSize, header.Size, u.size)
 	}
 	return nil
 }
@@ -107,7 +119,7 @@ func (u *untar) copy(dst io.Writer, archive io.Reader) error {
 			return fmt.Errorf("write image at byte %d: %w", done, err)
 		}
 		done += int64(n)
-		u.progress(done, u.manifest.Size)
+		u.progress(done, u.size)
 		if err != nil {
 			return nil
 		}
@@ -129,8 +141,8 @@ func (u *untar) finish() error {
 			return badTar(err)
 		}
 	}
-	if sum := u.sum.Sum(nil); !bytes.Equal(sum, u.manifest.Digest[:]) {
-		return fmt.Errorf("%w: SHA-1 %x, not %x", ErrDigest, sum, u.manifest.Digest)
+	if sum := u.sum.Sum(nil); u.digest != nil && !bytes.Equal(sum, u.digest[:]) {
+		return fmt.Errorf("%w: SHA-1 %x, not %x", ErrDigest, sum, *u.digest)
 	}
 	return nil
 }

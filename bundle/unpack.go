@@ -42,7 +42,7 @@ func Unpack(ctx context.Context, m *Manifest, key, iv []byte, open Opener, dst i
 		encrypted.leave()
 		unpacked.end(inflateErr)
 	})
-	untarErr := newUntar(unpacked, m, progress).run(dst)
+	untarErr := newUntar(unpacked, m.Size, &m.Digest, progress).run(dst)
 	unpacked.leave()
 	stages.Wait()
 	return verdict(ctx, sourceErr, inflateErr, untarErr)
