@@ -34,7 +34,8 @@ type Store interface {
 	// fs.ErrNotExist if there is no such blob.
 	Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error)
 
-	// Has reports whether a blob is there.
+	// Has reports whether a blob is there. One that is there is durable, unless it
+	// is being put at the same time or its Put failed.
 	Has(ctx context.Context, key string) (bool, error)
 
 	// Delete removes a blob, durably. That it isn't there is no error.
