@@ -97,6 +97,16 @@ type ImageSource struct {
 	Instance InstanceID `json:"instance,omitempty"`
 }
 
+// Template is the image without its name, its owner, and what that one did with
+// it: what a copy of it begins as.
+func (i *Image) Template() Image {
+	return Image{
+		Kind: i.Kind, Description: i.Description, Location: i.Location, ManifestDigest: i.ManifestDigest, Digest: i.Digest, Size: i.Size,
+		Architecture: i.Architecture, Virtualization: i.Virtualization, Platform: i.Platform, BootMode: i.BootMode, ENA: i.ENA, SRIOV: i.SRIOV, IMDS: i.IMDS,
+		Kernel: i.Kernel, Ramdisk: i.Ramdisk, RootDevice: i.RootDevice, Mappings: slices.Clone(i.Mappings), ProductCodes: slices.Clone(i.ProductCodes),
+	}
+}
+
 // Protection of an image from deregistration. The zero value is none.
 type Protection string
 

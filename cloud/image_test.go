@@ -1,6 +1,7 @@
 package cloud
 
 import (
+	"reflect"
 	"testing"
 	"time"
 )
@@ -82,5 +83,46 @@ func TestImagePrefixes(t *testing.T) {
 		if kind.Prefix() != prefix {
 			t.Errorf("%s: %s", kind, kind.Prefix())
 		}
+	}
+}
+
+// TestTemplateHasNothingOfTheOwner, and all else: a field that is added has to be
+// decided on here.
+func TestTemplateHasNothingOfTheOwner(t *testing.T) {
+	var full Image
+	v := reflect.ValueOf(&full).Elem()
+	for n := range v.NumField() {
+		fill(v.Field(n))
+	}
+	left := map[string]bool{
+		"ID": true, "Account": true, "Name": true, "CreatedAt": true, "Source": true, "Copying": true, "CopyFailed": true, "Public": true, "LaunchableBy": true,
+		"DeprecateAt": true, "Disabled": true, "Deregistered": true, "Protection": true, "ProtectedUntil": true, "LastLaunched": true,
+	}
+	template := reflect.ValueOf(full.Template())
+	for n := range template.NumField() {
+		name := template.Type().Field(n).Name
+		if template.Field(n).IsZero() != left[name] {
+			t.Errorf("%s: is left out: %v", name, !left[name])
+		}
+	}
+}
+
+// fill a field with something.
+func fill(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString("x")
+	case reflect.Int64:
+		v.SetInt(1)
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[time.Time]() {
+			v.Set(reflect.ValueOf(time.Unix(1, 0)))
+			return
+		}
+		fill(v.Field(0))
 	}
 }

@@ -242,3 +242,23 @@ func TestTokensForMetadata(t *testing.T) {
 		}
 	}
 }
+
+// TestCopiesHaveNothingOfTheOwner but what instances start from.
+func TestCopiesHaveNothingOfTheOwner(t *testing.T) {
+	c := ready(t).withSnapshots()
+	image := c.backedImage("of the user", "ImdsSupport=v2.0")
+	c.run(c.user, "ImageId="+image)
+	c.write(func(tx *state.Tx) {
+		state.Images.Edit(tx, cloud.ImageID(image), func(i *cloud.Image) {
+			i.Public, i.DeprecateAt, i.ProtectedUntil, i.Source.Instance = true, c.now, c.now, "i-00000001"
+		})
+	})
+	copied := get[registerImageReply](c, c.admin, "CopyImage", "Name=copy", "SourceRegion=mallee", "SourceImageId="+image).ImageID
+	i, _, _ := state.Images.Get(c.Store.View(), cloud.ImageID(copied))
+	if i.Public || !i.DeprecateAt.IsZero() || !i.ProtectedUntil.IsZero() || !i.LastLaunched.IsZero() || i.Source.Instance != "" || i.IMDS != "v2.0" {
+		t.Errorf("the copy is %+v", i)
+	}
+	if of := i.Snapshots(); len(of) != 1 || of[0] == completeSnapshot {
+		t.Errorf("the copy is of %v", of)
+	}
+}

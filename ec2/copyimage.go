@@ -2,7 +2,6 @@ package ec2
 
 import (
 	"path"
-	"slices"
 
 	"mallee/cloud"
 	"mallee/state"
@@ -60,9 +59,8 @@ func copyImage(c *call, in *copyImageInput) (*registerImageReply, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := *source
+	i := source.Template()
 	i.ID, i.Account, i.Name, i.CreatedAt = cloud.ImageID(id), c.account(), in.Name, c.Now()
-	i.Public, i.LaunchableBy, i.Protection, i.Mappings = false, nil, "", slices.Clone(source.Mappings)
 	i.Source = cloud.ImageSource{Image: source.ID, Region: c.Region}
 	if in.Description != "" {
 		i.Description = in.Description
