@@ -37,7 +37,7 @@ func (r *run) bundleRoot(ctx context.Context) (cloud.TaskResult, error) {
 		offset = cloud.DiskHeader * cloud.SectorSize // the root partition, that a paravirtual image is
 	}
 	s = r.stage("bundling", 40, 99)
-	_, manifest, err := bundle.Write(ctx, &contentReader{ctx, disk, offset}, size, bundle.Options{
+	_, manifest, err := bundle.Write(ctx, io.LimitReader(&contentReader{ctx, disk, offset}, size), size, bundle.Options{
 		Prefix: path.Base(to.Key), Account: string(r.task.Account), Kind: bundle.Machine, Architecture: p["architecture"],
 		KernelID: p["kernel"], RamdiskID: p["ramdisk"], Rand: rand.Reader,
 		CloudCert: r.CloudCert, UserKey: r.CloudKey, Progress: s.progress,

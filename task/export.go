@@ -23,7 +23,7 @@ func (r *run) giveOut(ctx context.Context) (cloud.TaskResult, error) {
 	}
 	to := r.task.Target
 	format := strings.ToLower(to.Format)
-	file := filepath.Join(r.dir, "disk."+format)
+	file := filepath.Join(r.dir, "export."+format)
 	if err := r.convert(ctx, disk, file, format, r.stage("converting", 33, 66)); err != nil {
 		return cloud.TaskResult{}, fmt.Errorf("convert the image to %s: %w", to.Format, err)
 	}
@@ -34,7 +34,7 @@ func (r *run) giveOut(ctx context.Context) (cloud.TaskResult, error) {
 // raw writes the bytes of the task's image to a file of the task's folder: out of
 // a bundle, or of the content of a snapshot.
 func (r *run) raw(ctx context.Context, s stage) (file string, err error) {
-	file = filepath.Join(r.dir, "disk.raw")
+	file = filepath.Join(r.dir, "image.raw")
 	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return "", err

@@ -190,6 +190,9 @@ func (r *run) recognise(n int, disk image.Prepared, made *cloud.TaskResult) erro
 	if err := found.Machine(); err != nil {
 		return &SourceError{err}
 	}
+	if found.Virtualization == "" {
+		return &SourceError{fmt.Errorf("it is %s, and boots in no known way", found)}
+	}
 	made.Architecture, made.Virtualization, made.BootMode = found.Architecture, found.Virtualization, string(found.BootMode)
 	return nil
 }

@@ -1,0 +1,507 @@
+package task
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"mallee/blob/mem"
+	"mallee/bundle"
+	"mallee/cloud"
+	"mallee/image"
+	"mallee/link"
+	"mallee/snapshot"
+)
+
+// objects is an object store in memory.
+type objects struct {
+	mu   sync.Mutex // guards all
+	all  map[string][]byte
+	fail string // the key of which a Put fails
+}
+
+func (o *objects) Open(_ context.Context, bucket, key string) (io.ReadCloser, int64, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	data, ok := o.all[bucket+"/"+key]
+	if !ok {
+		return nil, 0, fmt.Errorf("open %s/%s: %w", bucket, key, fs.ErrNotExist)
+	}
+	return io.NopCloser(bytes.NewReader(data)), int64(len(data)), nil
+}
+
+func (o *objects) Put(_ context.Context, bucket, key, _ string, body io.Reader, size int64) error {
+	data, err := io.ReadAll(body)
+	if err != nil {
+		return err
+	}
+	if int64(len(data)) != size {
+		return fmt.Errorf("%d bytes, not %d", len(data), size)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if key == o.fail {
+		return errors.New("the disk is on fire")
+	}
+	o.all[bucket+"/"+key] = data
+	return nil
+}
+
+func (o *objects) Delete(_ context.Context, bucket, key string) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.all, bucket+"/"+key)
+	return nil
+}
+
+func (o *objects) keys(prefix string) (keys []string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for key := range o.all {
+		if strings.HasPrefix(key, prefix) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// rig is a worker on an object store and a snapshot store in memory.
+type rig struct {
+	*testing.T
+	*Worker
+	objects *objects
+	news    chan struct{}
+	cancel  context.CancelFunc
+	done    chan struct{}
+}
+
+func newRig(t *testing.T) *rig {
+	r := &rig{T: t, objects: &objects{all: map[string][]byte{}}, news: make(chan struct{}, 1)}
+	contents, err := snapshot.Open(mem.New(), t.TempDir(), snapshot.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { contents.Close() })
+	r.open(Options{
+		Dir: filepath.Join(t.TempDir(), "tasks"), Objects: r.objects, Contents: contents, Reach: image.Anywhere, MaxSize: 1 << 30, AtOnce: 2,
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	})
+	t.Cleanup(r.stop)
+	return r
+}
+
+// open a worker, as a program does that starts.
+func (r *rig) open(o Options) {
+	r.Helper()
+	w, err := Open(o, func() {
+		select {
+		case r.news <- struct{}{}:
+		default:
+		}
+	})
+	if err != nil {
+		r.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r.Worker, r.cancel, r.done = w, cancel, make(chan struct{})
+	go func() {
+		defer close(r.done)
+		w.Run(ctx)
+	}()
+}
+
+func (r *rig) stop() {
+	r.cancel()
+	<-r.done
+}
+
+// until the only task is reported as wanted.
+func (r *rig) until(wanted func(link.Task) bool) link.Task {
+	r.Helper()
+	deadline := time.After(time.Minute)
+	for {
+		if all := r.Report(); len(all) == 1 && wanted(all[0]) {
+			return all[0]
+		}
+		select {
+		case <-r.news:
+		case <-deadline:
+			r.Fatalf("reported: %+v", r.Report())
+		}
+	}
+}
+
+func ended(t link.Task) bool { return t.Phase != cloud.TaskActive }
+
+// do a task to its end.
+func (r *rig) do(t cloud.Task) link.Task {
+	r.Helper()
+	r.Accept([]cloud.Task{t})
+	return r.until(ended)
+}
+
+// nothingLeft of tasks that nobody names any more.
+func (r *rig) nothingLeft() {
+	r.Helper()
+	r.Accept(nil)
+	r.running.Wait()
+	left, err := os.ReadDir(r.Dir)
+	if err != nil {
+		r.Fatal(err)
+	}
+	journals, err := r.Contents.Journals()
+	if err != nil {
+		r.Fatal(err)
+	}
+	if len(left)+len(journals)+len(r.Report()) > 0 {
+		r.Fatalf("left: %v, journals %q, %+v", left, journals, r.Report())
+	}
+}
+
+// bytesOf a content.
+func (r *rig) bytesOf(c cloud.Content) []byte {
+	r.Helper()
+	from, err := r.Contents.Read(r.Context(), c)
+	if err != nil {
+		r.Fatal(err)
+	}
+	data := make([]byte, c.Size)
+	if err := from.ReadAt(r.Context(), data, 0); err != nil {
+		r.Fatal(err)
+	}
+	return data
+}
+
+// disk is bootable by its first sector, and has something at its end.
+func disk(size int) []byte {
+	data := make([]byte, size)
+	copy(data, "\xfaboot")
+	data[446], data[446+4], data[446+8], data[446+12] = 0x80, 0x83, 1, 64
+	data[510], data[511] = 0x55, 0xaa
+	copy(data[size-100:], "the end")
+	return data
+}
+
+// converted is the disk in another format, by QEMU's own tool.
+func converted(t *testing.T, raw []byte, format string) []byte {
+	t.Helper()
+	tool, err := exec.LookPath("qemu-img")
+	if err != nil {
+		t.Fatal("qemu-img is needed: apt-get install qemu-utils")
+	}
+	dir := t.TempDir()
+	from, to := filepath.Join(dir, "raw"), filepath.Join(dir, "out")
+	if err := os.WriteFile(from, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), tool, "convert", "-f", "raw", "-O", format, from, to).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	data, err := os.ReadFile(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func TestImportsFromTheStore(t *testing.T) {
+	r := newRig(t)
+	raw := disk(3 << 20)
+	r.objects.all["b/disk"] = converted(t, raw, "qcow2")
+	said := r.do(cloud.Task{ID: "import-ami-1", Kind: cloud.ImportImage, Sources: []cloud.DiskFile{{Bucket: "b", Key: "disk", Format: "QCOW2"}, {Snapshot: "snap-1", Size: 7}}})
+	if said.Phase != cloud.TaskDone || len(said.Result.Contents) != 2 || said.Result.Contents[1] != (cloud.Content{}) {
+		t.Fatalf("%+v", said)
+	}
+	if !bytes.Equal(r.bytesOf(said.Result.Contents[0]), raw) {
+		t.Error("the content is not the disk")
+	}
+	if said.Result.Sizes[0] != int64(len(r.objects.all["b/disk"])) {
+		t.Errorf("sizes: %v", said.Result.Sizes)
+	}
+	if journals, _ := r.Contents.Journals(); len(journals) != 1 {
+		t.Errorf("until the cloud has it a journal keeps the content: %q", journals)
+	}
+	r.nothingLeft()
+}
+
+func TestImportsFromAnAddress(t *testing.T) {
+	r := newRig(t)
+	raw := disk(1 << 20)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if q.URL.Path != "/disk.raw" {
+			http.NotFound(w, q)
+			return
+		}
+		w.Write(raw)
+	}))
+	defer server.Close()
+	said := r.do(cloud.Task{ID: "import-snap-1", Kind: cloud.ImportSnapshot, Sources: []cloud.DiskFile{{URL: server.URL + "/disk.raw"}}})
+	if said.Phase != cloud.TaskDone || !bytes.Equal(r.bytesOf(said.Result.Contents[0]), raw) {
+		t.Errorf("%+v", said)
+	}
+	r.nothingLeft()
+}
+
+// TestFailures each come with a reason, and leave nothing.
+func TestFailures(t *testing.T) {
+	backed := func(t *testing.T) []byte {
+		data := converted(t, disk(1<<20), "qcow2")
+		copy(data[8:], []byte{0, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 11}) // a backing file's name, of 11 bytes at 4096
+		return data
+	}
+	empty := httptest.NewServer(http.NotFoundHandler())
+	defer empty.Close()
+	for _, test := range []struct {
+		name       string
+		file       func(t *testing.T) []byte
+		task       cloud.Task
+		code, says string
+	}{
+		{"no object", nil, cloud.Task{Kind: cloud.ImportSnapshot, Sources: []cloud.DiskFile{{Bucket: "b", Key: "absent"}}}, "ClientError", "absent"},
+		{"no server", nil, cloud.Task{Kind: cloud.ImportSnapshot, Sources: []cloud.DiskFile{{URL: "/absent"}}}, "ClientError", "404"},
+		{"another format", func(t *testing.T) []byte { return converted(t, disk(1<<20), "qcow2") },
+			cloud.Task{Kind: cloud.ImportSnapshot, Sources: []cloud.DiskFile{{Bucket: "b", Key: "disk", Format: "VMDK"}}}, "ClientError", "QCOW2"},
+		{"a backing file", backed, cloud.Task{Kind: cloud.ImportSnapshot, Sources: []cloud.DiskFile{{Bucket: "b", Key: "disk"}}}, "ClientError", "backing"},
+		{"no machine", func(*testing.T) []byte { return make([]byte, 1<<20) }, cloud.Task{Kind: cloud.ImportImage, Sources: []cloud.DiskFile{{Bucket: "b", Key: "disk"}}}, "ClientError", ""},
+		{"too large", func(*testing.T) []byte { return disk(3 << 20) }, cloud.Task{Kind: cloud.ImportSnapshot, Sources: []cloud.DiskFile{{Bucket: "b", Key: "disk"}}}, "ClientError", "2097152"},
+		{"an unknown kind", nil, cloud.Task{Kind: "dance"}, "ServerError", "dance"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := newRig(t)
+			r.MaxSize = 2 << 20
+			if test.file != nil {
+				r.objects.all["b/disk"] = test.file(t)
+			}
+			test.task.ID = "import-1"
+			for n, f := range test.task.Sources {
+				if f.URL != "" {
+					test.task.Sources[n].URL = empty.URL + f.URL
+				}
+			}
+			said := r.do(test.task)
+			if said.Phase != cloud.TaskFailed || said.Reason.Code != test.code || !strings.Contains(said.Reason.Message, test.says) {
+				t.Errorf("%+v", said)
+			}
+			if left, _ := os.ReadDir(r.Dir); len(left) != 0 {
+				t.Errorf("left: %v", left)
+			}
+			r.nothingLeft()
+		})
+	}
+}
+
+// TestCancelled work stops, and says so.
+func TestCancelled(t *testing.T) {
+	r := newRig(t)
+	begun, hold := make(chan struct{}), make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		w.Write([]byte("some"))
+		w.(http.Flusher).Flush()
+		close(begun)
+		select {
+		case <-hold:
+		case <-q.Context().Done():
+		}
+	}))
+	defer server.Close()
+	defer close(hold)
+	task := cloud.Task{ID: "import-snap-1", Kind: cloud.ImportSnapshot, Sources: []cloud.DiskFile{{URL: server.URL}}}
+	r.Accept([]cloud.Task{task})
+	<-begun
+	task.CancelledAt = time.Unix(1, 0)
+	r.Accept([]cloud.Task{task})
+	if said := r.until(ended); said.Phase != cloud.TaskFailed || said.Reason.Code != ReasonCancelled {
+		t.Errorf("%+v", said)
+	}
+	r.nothingLeft()
+}
+
+// TestRestarts: what was done is not done again, what wasn't begins anew.
+func TestRestarts(t *testing.T) {
+	r := newRig(t)
+	raw := disk(1 << 20)
+	r.objects.all["b/disk"] = raw
+	done := cloud.Task{ID: "import-snap-1", Kind: cloud.ImportSnapshot, Sources: []cloud.DiskFile{{Bucket: "b", Key: "disk"}}}
+	first := r.do(done)
+	r.stop()
+	delete(r.objects.all, "b/disk")
+	r.open(r.Options)
+	if again := r.do(done); again.Phase != cloud.TaskDone || again.Result.Contents[0] != first.Result.Contents[0] {
+		t.Errorf("%+v", again)
+	}
+	r.stop()
+
+	broken := cloud.Task{ID: "import-snap-2", Kind: cloud.ImportSnapshot, Sources: []cloud.DiskFile{{Bucket: "b", Key: "disk"}}}
+	if err := os.MkdirAll(filepath.Join(r.Dir, "import-snap-2", "0"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(r.Dir, "import-snap-2", "0", "source"), []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.objects.all["b/disk"] = raw
+	r.open(r.Options)
+	r.Accept([]cloud.Task{broken})
+	if said := r.until(ended); said.Phase != cloud.TaskDone || !bytes.Equal(r.bytesOf(said.Result.Contents[0]), raw) {
+		t.Errorf("%+v", said)
+	}
+	r.nothingLeft()
+}
+
+// TestExports are read back by QEMU's own tool.
+func TestExports(t *testing.T) {
+	for _, format := range []string{"RAW", "VMDK", "VHD", "QCOW2", "VHDX"} {
+		t.Run(format, func(t *testing.T) {
+			r := newRig(t)
+			raw := disk(4 << 20)
+			r.objects.all["b/disk"] = raw
+			in := r.do(cloud.Task{ID: "import-snap-1", Kind: cloud.ImportSnapshot, Sources: []cloud.DiskFile{{Bucket: "b", Key: "disk"}}})
+			r.nothingLeft()
+			said := r.do(cloud.Task{ID: "export-ami-1", Kind: cloud.ExportImage, Image: "emi-1", Contents: in.Result.Contents, Target: &cloud.DiskFile{Bucket: "out", Key: "exports/", Format: format}})
+			if said.Phase != cloud.TaskDone || said.Result.Manifest != "exports/export-ami-1."+strings.ToLower(format) {
+				t.Fatalf("%+v", said)
+			}
+			r.nothingLeft()
+			back := r.do(cloud.Task{ID: "import-snap-2", Kind: cloud.ImportSnapshot, Sources: []cloud.DiskFile{{Bucket: "out", Key: said.Result.Manifest, Format: format}}})
+			if back.Phase != cloud.TaskDone || !bytes.Equal(r.bytesOf(back.Result.Contents[0]), raw) {
+				t.Errorf("read back: %+v", back)
+			}
+		})
+	}
+}
+
+// TestHalfAnExport leaves nothing in the bucket.
+func TestHalfAnExport(t *testing.T) {
+	r := newRig(t)
+	r.objects.all["b/disk"] = disk(1 << 20)
+	r.objects.fail = "exports/export-ami-1.raw"
+	in := r.do(cloud.Task{ID: "import-snap-1", Kind: cloud.ImportSnapshot, Sources: []cloud.DiskFile{{Bucket: "b", Key: "disk"}}})
+	r.nothingLeft()
+	said := r.do(cloud.Task{ID: "export-ami-1", Kind: cloud.ExportImage, Contents: in.Result.Contents, Target: &cloud.DiskFile{Bucket: "out", Key: "exports/", Format: "RAW"}})
+	if said.Phase != cloud.TaskFailed || !strings.Contains(said.Reason.Message, "on fire") {
+		t.Errorf("%+v", said)
+	}
+	if keys := r.objects.keys("out/"); len(keys) != 0 {
+		t.Errorf("left: %q", keys)
+	}
+}
+
+// root stores a disk as the root of any instance.
+type root struct {
+	*rig
+	data []byte
+}
+
+func (s root) StoreRoot(ctx context.Context, _ cloud.InstanceID, _ func(done, total int64)) (cloud.Content, error) {
+	w, err := s.Contents.Write(ctx, "root", int64(len(s.data)), nil)
+	if err != nil {
+		return cloud.Content{}, err
+	}
+	if err := w.WriteAt(ctx, s.data, 0); err != nil {
+		return cloud.Content{}, err
+	}
+	c, err := w.Commit(ctx)
+	return c, errors.Join(err, w.Remove())
+}
+
+// withKeys has the cloud's.
+func (r *rig) withKeys() *rsa.PrivateKey {
+	r.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		r.Fatal(err)
+	}
+	about := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "cloud"}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, about, about, &key.PublicKey, key)
+	if err != nil {
+		r.Fatal(err)
+	}
+	if r.CloudCert, err = x509.ParseCertificate(der); err != nil {
+		r.Fatal(err)
+	}
+	r.CloudKey = key
+	return key
+}
+
+// TestBundles of a whole disk and of a root partition hold the image, and copy.
+func TestBundles(t *testing.T) {
+	const size = 1<<20 + 512
+	for name, header := range map[string]int{"hvm": 0, "paravirtual": cloud.DiskHeader * cloud.SectorSize} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			key := r.withKeys()
+			image := disk(size)
+			r.Roots = root{r, append(append(make([]byte, header), image...), make([]byte, 2<<20)...)}
+			task := cloud.Task{ID: "bun-1", Kind: cloud.BundleInstance, Account: "123456789012", Instance: "i-1", Ref: &cloud.ImageRef{Size: size},
+				Target: &cloud.DiskFile{Bucket: "b", Key: "images/mine"}, Params: map[string]string{cloud.ParamArchitecture: "x86_64"}}
+			if header > 0 {
+				task.Params[cloud.ParamKernel], task.Params[cloud.ParamRamdisk] = "eki-00000001", "eri-00000001"
+			}
+			said := r.do(task)
+			if said.Phase != cloud.TaskDone || said.Result.Manifest != "images/mine.manifest.xml" {
+				t.Fatalf("%+v", said)
+			}
+			r.nothingLeft()
+			manifest := r.objects.all["b/images/mine.manifest.xml"]
+			source := &bundle.Source{Objects: r.objects, Key: key}
+			ref := cloud.ImageRef{ID: "emi-1", Location: "b/images/mine.manifest.xml", ManifestDigest: bundle.Pin(manifest), Size: size}
+			var out bytes.Buffer
+			if err := source.Unpack(t.Context(), ref, &out, func(int64, int64) {}); err != nil || !bytes.Equal(out.Bytes(), image) {
+				t.Fatalf("unpacked %d bytes: %v", out.Len(), err)
+			}
+			said = r.do(cloud.Task{ID: "copy-1", Kind: cloud.CopyImage, Ref: &ref, Target: &cloud.DiskFile{Bucket: "copies", Key: "emi-2/mine.manifest.xml"}})
+			if said.Phase != cloud.TaskDone {
+				t.Fatalf("%+v", said)
+			}
+			ref.Location = "copies/emi-2/mine.manifest.xml"
+			out.Reset()
+			if err := source.Unpack(t.Context(), ref, &out, func(int64, int64) {}); err != nil || !bytes.Equal(out.Bytes(), image) {
+				t.Errorf("of the copy %d bytes: %v", out.Len(), err)
+			}
+		})
+	}
+}
+
+// TestCopyOfWhatChanged is refused, and nothing of it stays.
+func TestCopyOfWhatChanged(t *testing.T) {
+	r := newRig(t)
+	r.withKeys()
+	r.Roots = root{r, disk(1 << 20)}
+	r.do(cloud.Task{ID: "bun-1", Kind: cloud.BundleInstance, Account: "123456789012", Ref: &cloud.ImageRef{Size: 1 << 20},
+		Target: &cloud.DiskFile{Bucket: "b", Key: "mine"}, Params: map[string]string{cloud.ParamArchitecture: "x86_64"}})
+	r.nothingLeft()
+	ref := &cloud.ImageRef{Location: "b/mine.manifest.xml", ManifestDigest: bundle.Pin(r.objects.all["b/mine.manifest.xml"])}
+	for _, what := range []string{"part.00", "manifest.xml"} {
+		key := "b/mine." + what
+		was := r.objects.all[key]
+		changed := bytes.Clone(was)
+		changed[len(was)-5] ^= 1
+		r.objects.all[key] = changed
+		said := r.do(cloud.Task{ID: "copy-1", Kind: cloud.CopyImage, Ref: ref, Target: &cloud.DiskFile{Bucket: "copies", Key: "x/mine.manifest.xml"}})
+		if said.Phase != cloud.TaskFailed || said.Reason.Code != "ClientError" {
+			t.Errorf("%s was changed: %+v", what, said)
+		}
+		if keys := r.objects.keys("copies/"); len(keys) != 0 {
+			t.Errorf("%s was changed, and %q are left", what, keys)
+		}
+		r.nothingLeft()
+		r.objects.all[key] = was
+	}
+}
