@@ -17,7 +17,7 @@ func (w *World) check() error {
 	view := w.store.View()
 	users := map[netip.Addr]cloud.InstanceID{}
 	for _, m := range w.machines.Machines() {
-		if w.status(m) == hypervisor.Absent {
+		if m.VCPUs == 0 || w.status(m) == hypervisor.Absent {
 			continue
 		}
 		i, err := w.entitled(view, cloud.InstanceID(m.ID))
@@ -37,6 +37,9 @@ func (w *World) check() error {
 			return fmt.Errorf("%s was promised, and is not there", id)
 		}
 		delete(w.promised, id)
+	}
+	if err := w.checkVolumes(view); err != nil {
+		return err
 	}
 	return w.checkCapacity(view)
 }
@@ -74,7 +77,7 @@ func (w *World) checkCapacity(view *state.View) error {
 }
 
 // rounds without faults in which a world has to come to rest.
-const rounds = 40
+const rounds = 80
 
 // converge carries messages faithfully until all is as wished.
 func (w *World) converge() error {
@@ -115,8 +118,11 @@ func (w *World) unrest() error {
 			seen = *o
 		}
 		want := cloud.Terminated
-		if i.Wish == cloud.WishRunning {
+		switch i.Wish {
+		case cloud.WishRunning:
 			want, wished[string(i.ID)] = cloud.Running, true
+		case cloud.WishStopped:
+			want = cloud.Stopped
 		}
 		if at := i.State(seen); at != want {
 			return fmt.Errorf("%s should be %s and is %s", i.ID, want, at)
@@ -124,6 +130,9 @@ func (w *World) unrest() error {
 		if wished[string(i.ID)] != up[string(i.ID)] {
 			return fmt.Errorf("%s is %s, and that its machine runs is %t", i.ID, want, up[string(i.ID)])
 		}
+	}
+	if err := w.unrestOfVolumes(view); err != nil {
+		return err
 	}
 	return w.leftovers(wished)
 }

@@ -106,6 +106,8 @@ type World struct {
 	toCloud  []link.Report
 	toNode   []link.Assignment
 	promised map[cloud.InstanceID]bool // those that RunInstances told of
+	writes   int                       // that guests made to volumes
+	wrote    map[cloud.VolumeID]int    // the last of each
 	steps    []string                  // what happened, for the failure's report
 }
 
@@ -117,7 +119,7 @@ func New(o Options) (*World, error) {
 		memory:   state.NewMemory(),
 		machines: hypervisorfake.New(hypervisorfake.Linux), disks: blockfake.New(blockfake.Anything), host: networkfake.NewHost(),
 		volumes: blockfake.New(blockfake.Anything), vault: newVault(),
-		promised: map[cloud.InstanceID]bool{},
+		promised: map[cloud.InstanceID]bool{}, wrote: map[cloud.VolumeID]int{},
 	}
 	w.machines.Connect(outside{w.volumes, w.vault})
 	w.eyes = w.machines.Open()
@@ -141,6 +143,7 @@ func (w *World) furnish(tx *state.Tx) error {
 		ID: "emi-00000001", Account: w.user.Account, Kind: cloud.MachineImage, Name: "sim", Location: "bucket/sim.manifest.xml",
 		ManifestDigest: "sim", Size: imageSize, Architecture: "x86_64", Virtualization: cloud.HVM, RootDevice: "/dev/sda", CreatedAt: w.now,
 	})
+	furnishVolumes(tx, w.user.Account)
 	return nil
 }
 
@@ -166,6 +169,7 @@ func (w *World) openCloud() error {
 		Store: w.store, IAM: users,
 		Pools:  state.Pools{Local: netip.MustParsePrefix("172.31.0.0/26"), Public: netip.MustParsePrefix("127.20.0.0/26")},
 		Region: iam.Region, Now: w.time, Rand: seeded{w.rand}, Log: w.Log,
+		TakeWithin: time.Nanosecond, // nobody else would do anything meanwhile
 	})
 	return err
 }
@@ -232,6 +236,7 @@ func (w *World) step() {
 	}{
 		{24, w.nodePass}, {12, w.nodeReports}, {16, w.deliverReport}, {16, w.deliverAssignment},
 		{10, w.cloudPass}, {5, w.userRuns}, {5, w.userTerminates}, {1, w.userReboots}, {2, w.guestActs},
+		{8, w.userStores}, {1, w.userStops}, {2, w.userStarts}, {2, w.guestWrites},
 		{4, w.timePasses}, {3, w.loseMessage}, {1, w.restartNode}, {1, w.restartCloud},
 	}
 	total := 0

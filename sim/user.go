@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strconv"
+	"strings"
 
 	"mallee/cloud"
 	"mallee/hypervisor"
@@ -41,7 +42,7 @@ func (w *World) call(action string, params map[string]string) []byte {
 
 func (w *World) userRuns() {
 	reply := w.call("RunInstances", map[string]string{
-		"ImageId": "emi-00000001", "InstanceType": "m1.small",
+		"ImageId": []string{"emi-00000001", "emi-00000002"}[w.rand.IntN(2)], "InstanceType": "m1.small",
 		"MinCount": "1", "MaxCount": strconv.Itoa(1 + w.rand.IntN(3)),
 	})
 	if reply == nil {
@@ -96,7 +97,7 @@ func (w *World) guestActs() {
 		return
 	}
 	dir := dirs[w.rand.IntN(len(dirs))]
-	if w.rand.IntN(2) == 0 {
+	if w.rand.IntN(2) == 0 && !strings.Contains(dir, "/keepers/") {
 		w.say("a guest powers off")
 		w.machines.PowerOff(dir)
 	} else {

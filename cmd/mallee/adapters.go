@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
+	"log/slog"
 
 	"mallee/cloud"
 	"mallee/ec2"
 	"mallee/iam"
 	"mallee/metadata"
 	"mallee/node"
+	"mallee/snapshot"
 	"mallee/state"
 	"mallee/walrus"
 )
@@ -76,6 +79,26 @@ func (o objects) ReadObject(ctx context.Context, p iam.Principal, bucket, key st
 		return nil, fmt.Errorf("read %s/%s: %w: %d bytes", bucket, key, ec2.ErrObjectTooLarge, size)
 	}
 	return io.ReadAll(io.LimitReader(body, limit))
+}
+
+// sweeper gives back what no content in the state needs.
+type sweeper struct {
+	store *snapshot.Store
+	log   *slog.Logger
+}
+
+func (s sweeper) Sweep(ctx context.Context, live iter.Seq[cloud.Content]) error {
+	swept, err := s.store.Sweep(ctx, func(yield func(string, error) bool) {
+		for c := range live {
+			if !yield(c.Manifest, nil) {
+				return
+			}
+		}
+	})
+	if swept.Blocks+swept.Pages+swept.Manifests > 0 {
+		s.log.Info("swept the contents of snapshots", "manifests", swept.Manifests, "blocks", swept.Blocks, "bytes", swept.Bytes)
+	}
+	return err
 }
 
 // guests tell the metadata service who asks, by the port the question came from.

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"mallee/blob/dir"
 	"mallee/block/file"
 	"mallee/bundle"
 	"mallee/cloud"
@@ -25,6 +26,7 @@ import (
 	"mallee/metadata"
 	"mallee/network/user"
 	"mallee/node"
+	"mallee/snapshot"
 	"mallee/state"
 	"mallee/walrus"
 )
@@ -51,6 +53,8 @@ type house struct {
 	controller *controller.Controller
 	hypervisor *qemu.Hypervisor
 	network    *user.User
+	contents   *snapshot.Store
+	exports    *node.Exports
 	node       *node.Node
 	front      *front.Front
 	work       sync.WaitGroup // of loops and node
@@ -72,7 +76,14 @@ func build(ctx context.Context, s settings, endpoint string, log *slog.Logger) (
 	if err != nil {
 		return nil, err
 	}
-	h.controller = controller.New(controller.Options{Store: h.store, Now: time.Now, Log: log})
+	blobs, err := dir.Open(s.folder.Path("snapshots"))
+	if err != nil {
+		return nil, err
+	}
+	if h.contents, err = snapshot.Open(blobs, s.folder.Path("node", "journals"), snapshot.Options{}); err != nil {
+		return nil, err
+	}
+	h.controller = controller.New(controller.Options{Store: h.store, Contents: sweeper{h.contents, log}, Now: time.Now, Log: log})
 	// The door comes before what is behind it: Walrus hands back to it what
 	// turns out not to be S3's.
 	h.front = &front.Front{IAM: h.iam, Now: time.Now, Log: log, Ready: h.store.Err}
@@ -121,13 +132,18 @@ func (h *house) openNode(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	h.exports = node.NewExports(h.contents, h.settings.folder.Path("node", "nbd"), h.log)
 	h.node, err = node.Open(ctx, node.Options{
 		ID: localNode, Zone: localZone, Dir: h.settings.folder.Path("node"), Capacity: capacity,
-		Cloud: h.controller, Hypervisor: h.hypervisor, Disks: disks, Volumes: volumes, Network: h.network,
+		Cloud: h.controller, Hypervisor: h.hypervisor, Storage: h.hypervisor,
+		Disks: disks, Volumes: volumes, Contents: h.exports, Network: h.network,
 		Images:     &bundle.Source{Objects: h.walrus, Key: h.iam.CloudKey()},
 		CacheBytes: int64(capacity.DiskGiB) << 30 / cacheShare, Now: time.Now, Log: h.log,
 	})
 	if err != nil {
+		return err
+	}
+	if err := h.exports.Serve(); err != nil {
 		return err
 	}
 	// The node is known before the first request: a cloud that answers has room.
@@ -211,6 +227,12 @@ func (h *house) close() error {
 	var errs []error
 	if h.network != nil {
 		errs = append(errs, h.network.Close())
+	}
+	if h.exports != nil {
+		errs = append(errs, h.exports.Close())
+	}
+	if h.contents != nil {
+		errs = append(errs, h.contents.Close())
 	}
 	if h.hypervisor != nil {
 		errs = append(errs, h.hypervisor.Close())
