@@ -91,6 +91,12 @@ func (d *disk) Extent(_ context.Context, offset int64) (int64, bool) {
 	return end - offset, len(bytes.Trim(d.data[offset:end], "\x00")) == 0
 }
 
+func (d *disk) failWith(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fail = err
+}
+
 // disks are the exports by name; how many are open is counted.
 type disks struct {
 	mu   sync.Mutex
@@ -408,9 +414,12 @@ func TestCommands(t *testing.T) {
 			t.Errorf("%s: error %d, want %d", test.name, number, test.want)
 		}
 	}
+	d.mu.Lock()
 	if d.flushed != 3 || len(bytes.Trim(d.data, "\x00")) != 0 {
 		t.Errorf("%d flushes, want 3; all zero: %t", d.flushed, len(bytes.Trim(d.data, "\x00")) == 0)
 	}
+	d.data[0] = 1
+	d.mu.Unlock()
 	for i, test := range []struct {
 		kind           uint16
 		offset, length uint64
@@ -425,15 +434,15 @@ func TestCommands(t *testing.T) {
 		err  error
 		want syscall.Errno
 	}{{errors.New("x"), syscall.EIO}, {fmt.Errorf("x: %w", syscall.ENOSPC), syscall.ENOSPC}, {syscall.EDQUOT, syscall.ENOSPC}, {syscall.ENOENT, syscall.EIO}} {
-		d.fail = test.err
+		d.failWith(test.err)
 		for _, kind := range []uint16{cmdFlush, cmdTrim} {
-			c.request(0, kind, uint64(i), 0, 512, nil)
+			c.request(0, kind, uint64(i), 1<<20, 512, nil)
 			if number := c.status(uint64(i)); number != uint32(test.want) {
 				t.Errorf("%v: error %d, want %d", test.err, number, test.want)
 			}
 		}
 	}
-	d.data[0] = 1
+	d.failWith(errors.New("x"))
 	c.request(0, cmdRead, 9, 0, 512, nil)
 	if _, _, number := c.readStructured(9, 0, 512); number != uint32(syscall.EIO) {
 		t.Errorf("a failing read: error %d", number)

@@ -330,6 +330,7 @@ func TestAJournalGoesOnAfterCommit(t *testing.T) {
 func TestOtherWishesAreRefused(t *testing.T) {
 	s, _ := newStore(t)
 	parent := keep(t, s, "parent", noise(1, BlockSize), nil)
+	other := keep(t, s, "other", noise(2, BlockSize), nil)
 	w := write(t, s, "a", MiB, &parent)
 	if _, err := s.Write(t.Context(), "a", MiB, &parent); err == nil {
 		t.Error("opened twice")
@@ -340,10 +341,10 @@ func TestOtherWishesAreRefused(t *testing.T) {
 	must(t, w.Close())
 	gone := cloud.Content{Manifest: strings.Repeat("cd", 32), Size: 1}
 	for name, open := range map[string]func() (*Writer, error){
-		"another size": func() (*Writer, error) { return s.Write(t.Context(), "a", 2*MiB, &parent) },
-		"no parent":    func() (*Writer, error) { return s.Write(t.Context(), "a", MiB, nil) },
-		"a bad name":   func() (*Writer, error) { return s.Write(t.Context(), "../a", MiB, nil) },
-		"no size":      func() (*Writer, error) { return s.Write(t.Context(), "b", 0, nil) },
+		"another size":   func() (*Writer, error) { return s.Write(t.Context(), "a", 2*MiB, &parent) },
+		"another parent": func() (*Writer, error) { return s.Write(t.Context(), "a", MiB, &other) },
+		"a bad name":     func() (*Writer, error) { return s.Write(t.Context(), "../a", MiB, nil) },
+		"no size":        func() (*Writer, error) { return s.Write(t.Context(), "b", 0, nil) },
 		"a null parent": func() (*Writer, error) {
 			return s.Write(t.Context(), "b", MiB, &cloud.Content{Manifest: strings.Repeat("00", 32), Size: 1})
 		},
@@ -359,7 +360,11 @@ func TestOtherWishesAreRefused(t *testing.T) {
 	if names, _ := s.Journals(); len(names) != 1 {
 		t.Errorf("journals: %v", names)
 	}
-	w = write(t, s, "a", MiB, &parent)
+	w = write(t, s, "a", MiB, nil)
+	if got := commit(t, w); got != keep(t, s, "again", append(noise(1, BlockSize), make([]byte, BlockSize)...), nil) {
+		t.Error("opened without a parent, the journal forgot its own")
+	}
+	w = write(t, s, "b", MiB, nil)
 	for _, r := range [][2]int64{{-1, 1}, {MiB, 1}, {0, MiB + 1}, {1 << 62, 1 << 62}} {
 		if w.Zero(t.Context(), r[0], r[1]) == nil {
 			t.Errorf("zeroed %d, %d", r[0], r[1])

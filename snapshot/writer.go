@@ -48,7 +48,8 @@ type Writer struct {
 // Write opens the writer of a name ([a-z0-9-]+): the one whose journal is there,
 // or a new one of a content of size bytes. Blocks that are never written are those of the
 // parent, or zero where there is none; the parent must stay live until the writer is removed or
-// committed. A journal of another size or parent is an error.
+// committed. A journal of another size or parent is an error; where no parent is
+// named that of the journal counts, since it was what the blocks there are changes of.
 func (s *Store) Write(ctx context.Context, name string, size int64, parent *cloud.Content) (*Writer, error) {
 	w := &Writer{store: s, name: name}
 	if err := s.enter(w); err != nil {
@@ -127,7 +128,7 @@ func (w *Writer) resume(ctx context.Context, wish header) error {
 	switch {
 	case h.Size != wish.Size:
 		return fmt.Errorf("its journal is of %d bytes, not %d", h.Size, wish.Size)
-	case h.Parent != wish.Parent:
+	case wish.Parent != (Digest{}) && h.Parent != wish.Parent:
 		return fmt.Errorf("its journal has the parent %s, not %s", h.Parent, wish.Parent)
 	case h.Committed != (Digest{}):
 		return nil
