@@ -70,6 +70,8 @@ func readTar(t tree, r io.Reader, keep func(name string) bool) error {
 
 func readEntry(t tree, name string, h *tar.Header, r io.Reader) error {
 	switch h.Typeflag {
+	case tar.TypeDir:
+		t.put(name, &node{mode: h.FileInfo().Mode()}) // perhaps an empty one, which something expects
 	case tar.TypeReg:
 		if h.Size > maxFile {
 			return fmt.Errorf("%d bytes are more than the %d expected of any file", h.Size, maxFile)

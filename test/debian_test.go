@@ -90,11 +90,11 @@ func TestDebian(t *testing.T) {
 		"sudo -n id -un":                      "root",
 		". /etc/os-release; echo $VERSION_ID": "12",
 		"cat /var/lib/said":                   name + " was here",
-		"cloud-init query ds.meta_data.instance-id || cloud-id": *i.InstanceId,
-		"systemctl list-units --failed --no-legend --plain":     "",
-		"test -s /etc/machine-id && echo has":                   "has",
-		"findmnt -no FSTYPE /":                                  "ext4",
-		"sudo dpkg --audit":                                     "",
+		"cloud-init query instance_id":        *i.InstanceId,
+		"systemctl list-units --failed --no-legend --plain": "",
+		"test -s /etc/machine-id && echo has":               "has",
+		"findmnt -no FSTYPE /":                              "ext4",
+		"sudo dpkg --audit":                                 "",
 	} {
 		if got := in(command); got != want {
 			t.Errorf("%s: %q, want %q", command, got, want)
