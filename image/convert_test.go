@@ -36,8 +36,10 @@ func command(t testing.TB, name string, args ...string) {
 	}
 }
 
-// rawDisk makes a disk with a partition table, some data here and there, and holes. Its size is one that
-// VHD's cylinders, heads and sectors can express.
+// rawSize is one that VHD can express in cylinders: 250 of 4 heads of 17 sectors.
+const rawSize = 250 * 4 * 17 * sector
+
+// rawDisk makes a disk with a partition table, some data here and there, and holes.
 func rawDisk(t testing.TB) string {
 	file := filepath.Join(t.TempDir(), "disk.raw")
 	f, err := os.Create(file)
@@ -45,11 +47,11 @@ func rawDisk(t testing.TB) string {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := f.Truncate(34816 * 1000); err != nil { // 4 heads of 17 sectors, 1000 cylinders
+	if err := f.Truncate(rawSize); err != nil {
 		t.Fatal(err)
 	}
 	r := rand.NewChaCha8([32]byte{1})
-	for _, at := range []int64{sector * 8, 1 << 20, 5<<20 + 512, 33 << 20} {
+	for _, at := range []int64{sector * 8, 1 << 20, 5<<20 + 512, 8 << 20} {
 		b := make([]byte, 100_000)
 		r.Read(b)
 		if _, err := f.WriteAt(b, at); err != nil {

@@ -317,7 +317,7 @@ func TestHostileVHDX(t *testing.T) {
 
 func TestCutVHDX(t *testing.T) {
 	full := read(t, made(t, rawDisk(t), "-O", "vhdx"))
-	hold(t, full, "vhdx", []change{{"cut in the data", cut(len(full) - 16<<20), "cut off"}})
+	hold(t, full, "vhdx", []change{{"cut in the data", cut(len(full) - 8<<20), "cut off"}})
 }
 
 func TestOtherFormatsAreNamed(t *testing.T) {

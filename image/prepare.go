@@ -106,7 +106,7 @@ func (p *preparation) compressed(ctx context.Context, f *os.File, w window, form
 		return err
 	}
 	defer stream.Close()
-	show := func(int64) { p.progress("unpacking the "+format+" file", stream.file.n, w.size) }
+	show := func(int64) { p.progress("unpacking the "+format+" file", stream.file.n.Load(), w.size) }
 	if p.found.Archive == "tar" {
 		return p.members(ctx, stream, show)
 	}

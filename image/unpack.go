@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -108,8 +109,8 @@ func (u *unpacked) blame(err error) error {
 	var missing *MissingToolError
 	var bad *BadImageError
 	switch {
-	case u.file.err != nil:
-		return fmt.Errorf("reading the %s file: %w", u.format, u.file.err)
+	case u.file.err.Load() != nil:
+		return fmt.Errorf("reading the %s file: %w", u.format, *u.file.err.Load())
 	case u.ctx.Err() != nil, errors.As(err, &missing), errors.As(err, &bad):
 		return err
 	}
@@ -120,18 +121,19 @@ func (u *unpacked) blame(err error) error {
 	return refuse("the %s file is damaged or cut off: %v", u.format, err)
 }
 
-// countingReader tells how much was read, and which error the file made, if it made one.
+// countingReader tells how much was read, and which error the file made, if it made one. Another goroutine may
+// read than asks.
 type countingReader struct {
 	r   io.Reader
-	n   int64
-	err error
+	n   atomic.Int64
+	err atomic.Pointer[error]
 }
 
 func (c *countingReader) Read(b []byte) (int, error) {
 	n, err := c.r.Read(b)
-	c.n += int64(n)
+	c.n.Add(int64(n))
 	if err != nil && err != io.EOF {
-		c.err = err
+		c.err.Store(&err)
 	}
 	return n, err
 }
