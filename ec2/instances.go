@@ -363,14 +363,3 @@ func timestamp(t time.Time) string {
 	b, _ := wire.Time{Time: t}.MarshalText() // never fails
 	return string(b)
 }
-
-// isDevice compares a device's name with what follows sd in ours, whatever the
-// kind of disk is called: /dev/sdb, xvdb, /dev/vdb.
-func isDevice(name, rest string) bool {
-	for _, prefix := range []string{"sd", "vd", "hd", "xvd"} {
-		if strings.TrimPrefix(name, "/dev/") == prefix+rest {
-			return true
-		}
-	}
-	return false
-}

@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -128,12 +129,41 @@ func TestRegisterRefuses(t *testing.T) {
 	c.objects["b1/bomb"] = []byte(`<!DOCTYPE x [<!ENTITY a "aaaa">]><manifest>&a;</manifest>`)
 	c.objects["b1/long"] = make([]byte, bundle.MaxManifestSize+1)
 	c.objects["b1/tampered"] = bytes.Replace(c.objects["b1/good"], []byte("x86_64"), []byte("i386"), 1)
-	pair := []string{"VirtualizationType=paravirtual", "KernelId=" + kernelImage, "RamdiskId=" + ramdiskImage}
 	before := c.Store.View().Revision()
-	for _, test := range []struct {
-		parameters []string
-		code, says string
-	}{
+	for _, test := range slices.Concat(manifestRefusals(), deviceRefusals()) {
+		parameters := append([]string{"Name=tiny", "ImageLocation=b1/good", "VirtualizationType=hvm"}, test.request...)
+		if r := c.refused(c.admin, "RegisterImage", parameters...); r.Code != test.code || !strings.Contains(r.Message, test.says) {
+			t.Errorf("%.60v: %+v", test.request, r)
+		}
+	}
+	if r := c.refused(c.user, "RegisterImage", "Name=tiny", "ImageLocation=b1/good", "VirtualizationType=hvm"); r.Code != "AuthFailure" {
+		t.Errorf("somebody else's bundle: %+v", r)
+	}
+	c.MaxImageSize = 10
+	if r := c.refused(c.admin, "RegisterImage", "Name=tiny", "ImageLocation=b1/good", "VirtualizationType=hvm"); r.Code != "InvalidManifest" || !strings.Contains(r.Message, "10") {
+		t.Errorf("too large an image: %+v", r)
+	}
+	if after := c.Store.View().Revision(); after != before {
+		t.Errorf("a refused registration wrote: revision %d became %d", before, after)
+	}
+	c.AllowUnsigned, c.MaxImageSize = true, DefaultMaxImageSize
+	get[registerImageReply](c, c.admin, "RegisterImage", "Name=tiny", "ImageLocation=b1/unsigned", "VirtualizationType=hvm")
+}
+
+// mapped are the parameters of one block device.
+func mapped(device string, parameters ...string) []string {
+	all := []string{"BlockDeviceMapping.1.DeviceName=" + device}
+	for _, p := range parameters {
+		if p != "" {
+			all = append(all, "BlockDeviceMapping.1."+p)
+		}
+	}
+	return all
+}
+
+// manifestRefusals are of what the request or the manifest says.
+func manifestRefusals() []refusalCase {
+	return []refusalCase{
 		{[]string{"Name=ab"}, "InvalidAMIName.Malformed", "ab"},
 		{[]string{"Name=a*b*c"}, "InvalidAMIName.Malformed", "a*b*c"},
 		{[]string{"Name=" + strings.Repeat("n", 129)}, "InvalidAMIName.Malformed", "nnn"},
@@ -164,7 +194,7 @@ func TestRegisterRefuses(t *testing.T) {
 		{[]string{"RootDeviceName=sda;rm"}, "InvalidParameterValue", "RootDeviceName"},
 		{[]string{"BootMode=bios"}, "InvalidParameterValue", "BootMode"},
 		{[]string{"BootMode=legacy-bios", "Architecture=arm64"}, "InvalidParameterCombination", "arm64"},
-		{append(pair, "BootMode=uefi"), "InvalidParameterCombination", "BootMode"},
+		{append(paravirtual(), "BootMode=uefi"), "InvalidParameterCombination", "BootMode"},
 		{[]string{"BootMode=uefi", "ImageLocation=b1/kernel", "VirtualizationType="}, "InvalidParameterValue", "VirtualizationType"},
 		{[]string{"EnaSupport=perhaps"}, "InvalidParameterValue", "EnaSupport"},
 		{[]string{"SriovNetSupport=yes"}, "InvalidParameterValue", "SriovNetSupport"},
@@ -172,6 +202,14 @@ func TestRegisterRefuses(t *testing.T) {
 		{[]string{"TpmSupport=v2.0"}, "UnsupportedOperation", "TpmSupport"},
 		{[]string{"UefiData=QU1B"}, "UnsupportedOperation", "UefiData"},
 		{[]string{"BillingProduct.1=bp-1"}, "UnsupportedOperation", "BillingProduct"},
+		{append(paravirtual(), "ImageLocation=b1/whole-disk"), "InvalidManifest", "b1/whole-disk maps ami to sda,"},
+		{[]string{"TagSpecification.1.ResourceType=instance", "TagSpecification.1.Tag.1.Key=k"}, "InvalidParameterValue", "instance"},
+	}
+}
+
+// deviceRefusals are of block device mappings.
+func deviceRefusals() []refusalCase {
+	return []refusalCase{
 		{mapped("/dev/sdb", ""), "MissingParameter", "BlockDeviceMapping.1.VirtualName"},
 		{[]string{"BlockDeviceMapping.1.VirtualName=ephemeral0"}, "MissingParameter", "BlockDeviceMapping.1.DeviceName"},
 		{mapped("disk1", "NoDevice="), "InvalidBlockDeviceMapping", "disk1"},
@@ -189,38 +227,13 @@ func TestRegisterRefuses(t *testing.T) {
 		{mapped("/dev/sdf", "Ebs.SnapshotId=s"), "InvalidSnapshotID.Malformed", `"s"`},
 		{mapped("/dev/sdf", "Ebs.SnapshotId=snap-99999999"), "InvalidSnapshot.NotFound", "snap-99999999"},
 		{mapped("/dev/sda", "Ebs.SnapshotId="+publicSnapshot), "InvalidParameterCombination", "not both"},
-		{append(pair, mapped("sdb", "VirtualName=ephemeral0")...), "InvalidBlockDeviceMapping", "ephemeral0 at /dev/sda2"},
-		{append(pair, "ImageLocation=b1/whole-disk"), "InvalidManifest", "b1/whole-disk maps ami to sda,"},
-		{[]string{"TagSpecification.1.ResourceType=instance", "TagSpecification.1.Tag.1.Key=k"}, "InvalidParameterValue", "instance"},
-	} {
-		parameters := append([]string{"Name=tiny", "ImageLocation=b1/good", "VirtualizationType=hvm"}, test.parameters...)
-		if r := c.refused(c.admin, "RegisterImage", parameters...); r.Code != test.code || !strings.Contains(r.Message, test.says) {
-			t.Errorf("%.60v: %+v", test.parameters, r)
-		}
+		{append(paravirtual(), mapped("sdb", "VirtualName=ephemeral0")...), "InvalidBlockDeviceMapping", "ephemeral0 at /dev/sda2"},
 	}
-	if r := c.refused(c.user, "RegisterImage", "Name=tiny", "ImageLocation=b1/good", "VirtualizationType=hvm"); r.Code != "AuthFailure" {
-		t.Errorf("somebody else's bundle: %+v", r)
-	}
-	c.MaxImageSize = 10
-	if r := c.refused(c.admin, "RegisterImage", "Name=tiny", "ImageLocation=b1/good", "VirtualizationType=hvm"); r.Code != "InvalidManifest" || !strings.Contains(r.Message, "10") {
-		t.Errorf("too large an image: %+v", r)
-	}
-	if after := c.Store.View().Revision(); after != before {
-		t.Errorf("a refused registration wrote: revision %d became %d", before, after)
-	}
-	c.AllowUnsigned, c.MaxImageSize = true, DefaultMaxImageSize
-	get[registerImageReply](c, c.admin, "RegisterImage", "Name=tiny", "ImageLocation=b1/unsigned", "VirtualizationType=hvm")
 }
 
-// mapped are the parameters of one block device.
-func mapped(device string, parameters ...string) []string {
-	all := []string{"BlockDeviceMapping.1.DeviceName=" + device}
-	for _, p := range parameters {
-		if p != "" {
-			all = append(all, "BlockDeviceMapping.1."+p)
-		}
-	}
-	return all
+// paravirtual parameters, complete.
+func paravirtual() []string {
+	return []string{"VirtualizationType=paravirtual", "KernelId=" + kernelImage, "RamdiskId=" + ramdiskImage}
 }
 
 // TestWholeDisksAndPartitions by what the manifest says of the image itself.
