@@ -49,6 +49,7 @@ var doors = map[string]string{
 	"snapshot":        "blob cloud durable",
 	"blob/dir":        "blob durable",
 	"blob/mem":        "blob",
+	"blob/sealed":     "blob",
 
 	"wire":       "",
 	"wire/sigv4": "wire",
