@@ -84,7 +84,7 @@ func UnpackDir(ctx context.Context, m *Manifest, dir string, key, iv []byte, dst
 		return fmt.Errorf("open bundle folder: %w", err)
 	}
 	defer root.Close()
-	open := func(_ context.Context, part Part) (io.ReadCloser, error) { return openRegular(root, part.Name) }
+	open := func(_ context.Context, part Part) (io.ReadCloser, error) { return OpenPart(root, part) }
 	return Unpack(ctx, m, key, iv, open, dst, progress)
 }
 
@@ -113,16 +113,17 @@ func ReadManifestFile(path string) (*Manifest, []byte, error) {
 	return m, data, nil
 }
 
-// openRegular looks before it opens, for opening a FIFO or a device may hang; nothing that leads out of the folder is opened.
-func openRegular(root *os.Root, name string) (io.ReadCloser, error) {
-	info, err := root.Stat(name)
+// OpenPart opens a part that is a file of a folder. It looks before it opens, for opening a FIFO or a device may hang; nothing
+// that leads out of the folder is opened.
+func OpenPart(root *os.Root, part Part) (*os.File, error) {
+	info, err := root.Stat(part.Name)
 	if err == nil && !info.Mode().IsRegular() {
-		err = errNotRegular(name)
+		err = errNotRegular(part.Name)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return root.Open(name)
+	return root.Open(part.Name)
 }
 
 func errNotRegular(path string) error {

@@ -81,8 +81,12 @@ func accessOf(flags *pflag.FlagSet, env func(string) string, urlOf string) (Acce
 	return a, nil
 }
 
-// pairs refuses half a key.
+// pairs refuses half a key, but where a policy that somebody else has signed
+// takes the place of the secret.
 func (c *source) pairs() error {
+	if c.option("upload-policy-signature") != "" && !c.flags.Changed("secret-key") {
+		return nil
+	}
 	if c.flags.Changed("access-key-id") != c.flags.Changed("secret-key") {
 		return errors.New("arguments -I/--access-key-id and -S/--secret-key belong together")
 	}

@@ -124,6 +124,11 @@ func (c *Client) send(ctx context.Context, by *http.Client, method, to, service 
 	if err := sigv4.Sign(r, body, c.Credentials, c.Region, service, time.Now()); err != nil {
 		return nil, err
 	}
+	return c.exchange(by, r, body)
+}
+
+// exchange a signed request for its answer; body is what can be told of.
+func (c *Client) exchange(by *http.Client, r *http.Request, body []byte) (*http.Response, error) {
 	resp, err := by.Do(r)
 	if err != nil {
 		return nil, err

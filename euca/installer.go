@@ -113,7 +113,7 @@ func (p parcel) as(kind bundle.Kind, name string) string {
 // says which build it is. What is registered already is not done again.
 func (in *installer) one(ctx context.Context, kind bundle.Kind, file, name string, ids installed) (string, error) {
 	registered := in.parcel.as(kind, name)
-	up := upload{client: in.client, bucket: catalogBucket, folder: name + "-" + in.parcel.version + "/"}
+	up := newUpload(in.client, catalogBucket, name+"-"+in.parcel.version+"/")
 	key := up.folder + name + ".manifest.xml"
 	if id, err := in.find(ctx, registered, up.bucket+"/"+key); id != "" || err != nil {
 		return id, err
@@ -136,7 +136,7 @@ func (in *installer) one(ctx context.Context, kind bundle.Kind, file, name strin
 		CloudCert: in.secrets.cloud, UserCert: in.secrets.user, UserKey: in.secrets.key,
 		Progress: func(done, total int64) { in.show.show("bundle and upload "+name, done, total) },
 	}, up.part)
-	if err != nil {
+	if err = up.end(ctx, err); err != nil {
 		return "", err
 	}
 	if err := in.client.PutObject(ctx, up.bucket, key, execRead, manifest); err != nil {

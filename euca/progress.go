@@ -11,10 +11,11 @@ import (
 )
 
 // progress shows the steps of long work on standard error: a bar on a
-// terminal, a line a step in a pipe.
+// terminal, a line a step in a pipe, or there nothing where it is to be quiet.
 type progress struct {
 	out      io.Writer
 	terminal bool
+	quiet    bool
 	step     string
 	bar      *progressbar.ProgressBar
 }
@@ -24,12 +25,22 @@ func newProgress(out io.Writer) *progress {
 	return &progress{out: out, terminal: ok && term.IsTerminal(int(f.Fd()))}
 }
 
+// progress of a euca-command, which says nothing in a pipe.
+func (s *session) progress() *progress {
+	p := newProgress(s.said)
+	p.quiet = true
+	return p
+}
+
 // show that done of total is reached in the step; a total of 0 is not known.
 func (p *progress) show(step string, done, total int64) {
 	if step != p.step {
 		p.end()
 		p.step = step
-		if !p.terminal {
+		switch {
+		case !p.terminal && p.quiet:
+			return
+		case !p.terminal:
 			fmt.Fprintln(p.out, step)
 			return
 		}

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"mallee/wire/sigv4"
 )
 
 // objectURL is where an object lies; each part of its key is escaped.
@@ -51,7 +53,19 @@ func code(err error) string {
 
 // CreateBucket that the caller owns; one that he has already is fine.
 func (c *Client) CreateBucket(ctx context.Context, bucket string) error {
-	err := c.s3(ctx, "create bucket "+bucket, http.MethodPut, c.S3+"/"+bucket, nil, nil)
+	return c.CreateBucketIn(ctx, bucket, "")
+}
+
+// CreateBucketIn is CreateBucket with a location constraint; "" is none.
+func (c *Client) CreateBucketIn(ctx context.Context, bucket, location string) error {
+	var body []byte
+	if location != "" {
+		body, _ = xml.Marshal(struct {
+			XMLName  xml.Name `xml:"CreateBucketConfiguration"`
+			Location string   `xml:"LocationConstraint"`
+		}{Location: location}) // strings can't fail
+	}
+	err := c.s3(ctx, "create bucket "+bucket, http.MethodPut, c.S3+"/"+bucket, nil, body)
 	if code(err) == "BucketAlreadyOwnedByYou" {
 		return nil
 	}
@@ -79,6 +93,47 @@ func (c *Client) PutObject(ctx context.Context, bucket, key, acl string, body []
 		header.Set("X-Amz-Acl", acl)
 	}
 	return c.s3(ctx, "upload "+bucket+"/"+key, http.MethodPut, c.objectURL(bucket, key), header, body)
+}
+
+// PutStream is PutObject for what isn't in memory: size bytes, whose SHA-256 in
+// hexadecimal digits is sum. It may take as long as a slow network needs for them.
+func (c *Client) PutStream(ctx context.Context, bucket, key, acl string, body io.Reader, size int64, sum string) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout+time.Duration(size)*time.Second/slowNetwork)
+	defer cancel()
+	err := c.store()
+	if err == nil {
+		err = c.putStream(ctx, c.objectURL(bucket, key), acl, body, size, sum)
+	}
+	if err != nil {
+		return fmt.Errorf("upload %s/%s: %w", bucket, key, err)
+	}
+	return nil
+}
+
+// slowNetwork is one that is still waited for, in bytes a second.
+const slowNetwork = 64 << 10
+
+func (c *Client) putStream(ctx context.Context, to, acl string, body io.Reader, size int64, sum string) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPut, to, io.NopCloser(body))
+	if err != nil {
+		return err
+	}
+	if r.ContentLength = size; size == 0 {
+		r.Body = http.NoBody
+	}
+	if acl != "" {
+		r.Header.Set("X-Amz-Acl", acl)
+	}
+	if err := sigv4.SignHash(r, sum, c.Credentials, c.Region, "s3", time.Now()); err != nil {
+		return err
+	}
+	patient := c.http
+	patient.Timeout = 0 // the context has one
+	resp, err := c.exchange(&patient, r, nil)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
 }
 
 // DeleteObject; one that isn't there is fine, as in S3.

@@ -22,19 +22,28 @@ func readSecrets(vars map[string]string) (s secrets, err error) {
 	if s.user, err = readCertificate(vars["EC2_CERT"]); err != nil {
 		return s, err
 	}
-	block, err := readPEM(vars["EC2_PRIVATE_KEY"])
+	s.key, err = readPrivateKey(vars["EC2_PRIVATE_KEY"])
+	return s, err
+}
+
+// readPrivateKey in PKCS#8, or in PKCS#1 as older tools write it.
+func readPrivateKey(path string) (*rsa.PrivateKey, error) {
+	block, err := readPEM(path)
 	if err != nil {
-		return s, err
+		return nil, err
+	}
+	if key, err := x509.ParsePKCS1PrivateKey(block); err == nil {
+		return key, nil
 	}
 	key, err := x509.ParsePKCS8PrivateKey(block)
 	if err != nil {
-		return s, fmt.Errorf("private key %s: %w", vars["EC2_PRIVATE_KEY"], err)
+		return nil, fmt.Errorf("private key %s: %w", path, err)
 	}
-	var ok bool
-	if s.key, ok = key.(*rsa.PrivateKey); !ok {
-		return s, fmt.Errorf("private key %s is not an RSA key", vars["EC2_PRIVATE_KEY"])
+	private, ok := key.(*rsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("private key %s is not an RSA key", path)
 	}
-	return s, nil
+	return private, nil
 }
 
 func readCertificate(path string) (*x509.Certificate, error) {
