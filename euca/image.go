@@ -18,8 +18,8 @@ import (
 // imageCommand is `mallee image`: what the cloud's own operator does with images. The euca-commands do what any
 // of its users may.
 func imageCommand() *cobra.Command {
-	parent := &cobra.Command{Use: "image", Short: "Images: the catalogue, and installing from it, from files and from the web"}
-	parent.AddCommand(installImageCommand(), catalogCommand())
+	parent := &cobra.Command{Use: "image", Short: "Images: the catalogue, installing from it, from files and from the web, and migrating"}
+	parent.AddCommand(installImageCommand(), importCommand(), exportCommand(), catalogCommand())
 	return parent
 }
 

@@ -1,0 +1,399 @@
+package euca
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ebs"
+	"github.com/aws/aws-sdk-go-v2/service/ebs/types"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// migrating is how many blocks are on their way at once.
+	migrating = 16
+	// longestBreak, in minutes, is how long an interrupted migration can be gone on
+	// with: the API's own limit.
+	longestBreak = 4320
+
+	blockSize = 512 << 10
+
+	// completeEvery is how often a snapshot is looked at until it is completed.
+	completeEvery = 2 * time.Second
+)
+
+// migration takes EBS-backed images from one cloud to another by the EBS direct
+// API. What was written of a snapshot is noted in its journal, and so an
+// interrupted migration goes on where it was.
+type migration struct {
+	dir      string // of journals
+	from, to *place
+	show     *progress
+}
+
+// image there, with its snapshots; the id that it has there is returned.
+func (m *migration) image(ctx context.Context, id, name string) (string, error) {
+	about, err := m.from.describe(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case about.get("rootDeviceType") != "ebs":
+		return "", fmt.Errorf("%s is instance-store backed, and only EBS-backed images have snapshots that can be taken along: make one by `mallee image install --ebs`", id)
+	case about.get("imageState") != "available":
+		return "", fmt.Errorf("%s is %s", id, about.get("imageState"))
+	}
+	var journals []*journal
+	params := registration(about, name)
+	n := 0
+	for d := range about.each("blockDeviceMapping") {
+		n++
+		at := fmt.Sprintf("BlockDeviceMapping.%d.", n)
+		j, err := m.device(ctx, d, at, params)
+		if err != nil {
+			return "", err
+		}
+		if j != nil {
+			journals = append(journals, j)
+		}
+	}
+	m.show.show("register", 0, 0)
+	var reply struct {
+		ImageID string `xml:"imageId"`
+	}
+	if err := m.to.ec2.Query(ctx, "RegisterImage", params, &reply); err != nil {
+		return "", err
+	}
+	for _, j := range journals {
+		if err := j.remove(); err != nil {
+			return "", err
+		}
+	}
+	return reply.ImageID, nil
+}
+
+// registration of the same image elsewhere, but for its devices.
+func registration(about *element, name string) url.Values {
+	params := url.Values{}
+	set := func(param, value string) {
+		if value != "" {
+			params.Set(param, value)
+		}
+	}
+	set("Name", about.get("name"))
+	set("Name", name)
+	set("Description", about.get("description"))
+	set("Architecture", about.get("architecture"))
+	set("RootDeviceName", about.get("rootDeviceName"))
+	set("VirtualizationType", about.get("virtualizationType"))
+	set("BootMode", about.get("bootMode"))
+	set("EnaSupport", about.get("enaSupport"))
+	set("SriovNetSupport", about.get("sriovNetSupport"))
+	set("ImdsSupport", about.get("imdsSupport"))
+	return params
+}
+
+// device of the image: a volume's snapshot is taken along, all else is said.
+func (m *migration) device(ctx context.Context, d *element, at string, params url.Values) (*journal, error) {
+	params.Set(at+"DeviceName", d.get("deviceName"))
+	if name := d.get("virtualName"); name != "" {
+		params.Set(at+"VirtualName", name)
+		return nil, nil
+	}
+	if d.at("noDevice") != nil {
+		params.Set(at+"NoDevice", "")
+		return nil, nil
+	}
+	for param, path := range map[string]string{
+		"VolumeSize": "volumeSize", "VolumeType": "volumeType", "DeleteOnTermination": "deleteOnTermination", "Iops": "iops", "Throughput": "throughput",
+	} {
+		if v := d.get("ebs/" + path); v != "" {
+			params.Set(at+"Ebs."+param, v)
+		}
+	}
+	if t := d.get("ebs/volumeType"); t == "gp2" || t == "standard" {
+		params.Del(at + "Ebs.Iops") // it follows from the size, and may not be said
+	}
+	source := d.get("ebs/snapshotId")
+	if source == "" {
+		return nil, nil
+	}
+	j, err := m.snapshot(ctx, source)
+	if err != nil {
+		return nil, fmt.Errorf("snapshot %s: %w", source, err)
+	}
+	params.Set(at+"Ebs.SnapshotId", j.Target)
+	return j, nil
+}
+
+// snapshot there, complete.
+func (m *migration) snapshot(ctx context.Context, source string) (*journal, error) {
+	j, err := openJournal(m.dir, m.from.name+"-"+m.to.name+"-"+source)
+	if err != nil {
+		return nil, err
+	}
+	defer j.close()
+	if j.Complete {
+		return j, nil
+	}
+	err = m.copy(ctx, source, j)
+	if gone := (*types.ResourceNotFoundException)(nil); j.Target != "" && (errors.As(err, &gone) || isInvalidSnapshot(err)) {
+		// The half that was there was given up meanwhile.
+		if err := j.reset(); err != nil {
+			return nil, err
+		}
+		err = m.copy(ctx, source, j)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return j, m.complete(ctx, j)
+}
+
+func isInvalidSnapshot(err error) bool {
+	var bad *types.ValidationException
+	return errors.As(err, &bad) && bad.Reason == types.ValidationExceptionReasonInvalidSnapshotId
+}
+
+// copy the blocks that aren't there yet, page by page.
+func (m *migration) copy(ctx context.Context, source string, j *journal) error {
+	in := &ebs.ListSnapshotBlocksInput{SnapshotId: &source}
+	for {
+		page, err := m.from.ebs.ListSnapshotBlocks(ctx, in)
+		if err != nil {
+			return err
+		}
+		if aws.ToInt32(page.BlockSize) != blockSize {
+			return fmt.Errorf("its blocks have %d bytes, and blocks of %d are known", aws.ToInt32(page.BlockSize), blockSize)
+		}
+		if err := m.begin(ctx, source, aws.ToInt64(page.VolumeSize), j); err != nil {
+			return err
+		}
+		if err := m.blocks(ctx, source, page.Blocks, j); err != nil {
+			return err
+		}
+		if page.NextToken == nil {
+			return nil
+		}
+		in.NextToken = page.NextToken
+	}
+}
+
+// begin the snapshot there, once.
+func (m *migration) begin(ctx context.Context, source string, gib int64, j *journal) error {
+	if j.Target != "" {
+		return nil
+	}
+	out, err := m.to.ebs.StartSnapshot(ctx, &ebs.StartSnapshotInput{
+		VolumeSize: &gib, Description: aws.String("Copied from " + m.from.name + ", " + source), Timeout: aws.Int32(longestBreak),
+	})
+	if err != nil {
+		return err
+	}
+	j.Target, j.GiB = aws.ToString(out.SnapshotId), gib
+	return j.write()
+}
+
+// blocks of a page, several at once.
+func (m *migration) blocks(ctx context.Context, source string, list []types.Block, j *journal) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(migrating)
+	for _, b := range list {
+		index := int64(aws.ToInt32(b.BlockIndex))
+		if has, err := j.has(index); err != nil || has {
+			if err != nil {
+				return errors.Join(err, group.Wait())
+			}
+			continue
+		}
+		m.show.show("copy "+source, index*blockSize, j.GiB<<30)
+		group.Go(func() error {
+			if err := m.block(ctx, source, b, j); err != nil {
+				return fmt.Errorf("block %d: %w", index, err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// block from there to here, compared with its checksum on the way.
+func (m *migration) block(ctx context.Context, source string, b types.Block, j *journal) error {
+	got, err := m.from.ebs.GetSnapshotBlock(ctx, &ebs.GetSnapshotBlockInput{SnapshotId: &source, BlockIndex: b.BlockIndex, BlockToken: b.BlockToken})
+	if err != nil {
+		return err
+	}
+	defer got.BlockData.Close()
+	data, err := io.ReadAll(io.LimitReader(got.BlockData, blockSize+1))
+	if err != nil {
+		return err
+	}
+	digest := sha256.Sum256(data)
+	sum := base64.StdEncoding.EncodeToString(digest[:])
+	if len(data) != blockSize || sum != aws.ToString(got.Checksum) {
+		return fmt.Errorf("it came with %d bytes of checksum %s, and should have %d of %s", len(data), sum, blockSize, aws.ToString(got.Checksum))
+	}
+	_, err = m.to.ebs.PutSnapshotBlock(ctx, &ebs.PutSnapshotBlockInput{
+		SnapshotId: &j.Target, BlockIndex: b.BlockIndex, BlockData: bytes.NewReader(data), DataLength: aws.Int32(blockSize),
+		Checksum: &sum, ChecksumAlgorithm: types.ChecksumAlgorithmChecksumAlgorithmSha256,
+	})
+	if err != nil {
+		return err
+	}
+	return j.note(int64(aws.ToInt32(b.BlockIndex)), digest)
+}
+
+// complete the snapshot there, which compares the digest of all digests.
+func (m *migration) complete(ctx context.Context, j *journal) error {
+	count, sum, err := j.sum()
+	if err != nil {
+		return err
+	}
+	_, err = m.to.ebs.CompleteSnapshot(ctx, &ebs.CompleteSnapshotInput{
+		SnapshotId: &j.Target, ChangedBlocksCount: aws.Int32(int32(count)), Checksum: &sum,
+		ChecksumAlgorithm: types.ChecksumAlgorithmChecksumAlgorithmSha256, ChecksumAggregationMethod: types.ChecksumAggregationMethodChecksumAggregationLinear,
+	})
+	if err != nil {
+		return err
+	}
+	if err := m.await(ctx, j); err != nil {
+		return err
+	}
+	j.Complete = true
+	return j.write()
+}
+
+// await that the snapshot is completed: Amazon's takes a while.
+func (m *migration) await(ctx context.Context, j *journal) error {
+	tick := time.NewTicker(completeEvery)
+	defer tick.Stop()
+	for {
+		status, err := m.status(ctx, j.Target)
+		if err != nil || status == "completed" {
+			return err
+		}
+		m.show.show("wait for "+j.Target+" to be completed", 0, 0)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// status of a snapshot there; one that failed is an error.
+func (m *migration) status(ctx context.Context, id string) (string, error) {
+	reply, err := m.to.ec2.Call(ctx, "DescribeSnapshots", url.Values{"SnapshotId.1": {id}})
+	if err != nil {
+		return "", err
+	}
+	for s := range reply.each("snapshotSet") {
+		if s.get("status") == "error" {
+			return "", fmt.Errorf("%s failed there: %s", id, s.get("statusMessage"))
+		}
+		return s.get("status"), nil
+	}
+	return "", fmt.Errorf("%s is gone there", id)
+}
+
+// journal of one snapshot's migration: NAME.json says what is made of it, and
+// NAME.blocks has, at 32 times its index, the digest of each block that is there,
+// and zeroes for one that isn't.
+type journal struct {
+	Target   string `json:"target"` // the snapshot there
+	GiB      int64  `json:"gib"`
+	Complete bool   `json:"complete"`
+
+	path    string
+	digests *os.File
+}
+
+func openJournal(dir, name string) (*journal, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	j := &journal{path: filepath.Join(dir, name)}
+	data, err := os.ReadFile(j.path + ".json")
+	if err == nil {
+		err = json.Unmarshal(data, j)
+	} else if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("what is known of an earlier attempt (%s.json) can't be read: %w; remove it to begin anew", j.path, err)
+	}
+	j.digests, err = os.OpenFile(j.path+".blocks", os.O_RDWR|os.O_CREATE, 0o600)
+	return j, err
+}
+
+// write what is made of it, in one piece.
+func (j *journal) write() error {
+	data, err := json.Marshal(j)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(j.path+".new", data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(j.path+".new", j.path+".json")
+}
+
+func (j *journal) has(index int64) (bool, error) {
+	var d [sha256.Size]byte
+	_, err := j.digests.ReadAt(d[:], index*sha256.Size)
+	if errors.Is(err, io.EOF) {
+		return false, nil
+	}
+	return d != [sha256.Size]byte{}, err
+}
+
+// note a block that is there.
+func (j *journal) note(index int64, digest [sha256.Size]byte) error {
+	_, err := j.digests.WriteAt(digest[:], index*sha256.Size)
+	return err
+}
+
+// sum counts the blocks, and digests their digests in the order of the blocks.
+func (j *journal) sum() (count int, sum string, err error) {
+	all := sha256.New()
+	buf := make([]byte, sha256.Size*4096)
+	for at := int64(0); ; at += int64(len(buf)) {
+		n, err := j.digests.ReadAt(buf, at)
+		for d := range n / sha256.Size {
+			if one := buf[d*sha256.Size : (d+1)*sha256.Size]; !bytes.Equal(one, make([]byte, sha256.Size)) {
+				all.Write(one)
+				count++
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return count, base64.StdEncoding.EncodeToString(all.Sum(nil)), nil
+		}
+		if err != nil {
+			return 0, "", err
+		}
+	}
+}
+
+// reset to the beginning.
+func (j *journal) reset() error {
+	j.Target, j.Complete = "", false
+	return errors.Join(j.digests.Truncate(0), j.write())
+}
+
+func (j *journal) close() { j.digests.Close() }
+
+func (j *journal) remove() error {
+	return errors.Join(os.Remove(j.path+".blocks"), os.Remove(j.path+".json"))
+}
