@@ -5,8 +5,8 @@
 //
 // The hypervisor opens the files itself; nothing of ours stands between a
 // guest and its data. The image is written here and not by qemu-img, which
-// takes longer to start than all of our work; only encrypted images, and the growing of
-// those that remember what was written (dirty bitmaps), are left to it.
+// takes longer to start than all of our work; only the growing of images that
+// remember what was written (dirty bitmaps) is left to it.
 //
 // A base may be at an NBD server. Its address is in the header until the
 // hypervisor has copied all of it and takes it out.
@@ -23,6 +23,7 @@ package file
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -96,7 +97,7 @@ func (s *Disks) Ensure(ctx context.Context, d block.Disk) (block.Attachment, err
 	have, err := inspect(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		err = s.create(ctx, d)
+		err = s.create(d)
 	case err == nil:
 		at.Source = sourceNow(have, d)
 		err = meet(ctx, path, have, d)
@@ -190,17 +191,12 @@ func meet(ctx context.Context, path string, have image, d block.Disk) error {
 
 // create writes the image under a temporary name and renames it when it is
 // durable.
-func (s *Disks) create(ctx context.Context, d block.Disk) error {
+func (s *Disks) create(d block.Disk) error {
 	if err := checkBase(d); err != nil {
 		return err
 	}
 	temp := filepath.Join(s.dir, tempPrefix+d.Name)
-	var err error
-	if len(d.Key) > 0 {
-		err = writeEncrypted(ctx, temp, d)
-	} else {
-		err = write(temp, d)
-	}
+	err := write(temp, d)
 	if err == nil {
 		err = os.Rename(temp, s.path(d.Name))
 	}
@@ -235,7 +231,10 @@ func write(path string, d block.Disk) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	pieces, length := layout(d)
+	pieces, length, err := layout(d, rand.Reader)
+	if err != nil {
+		return err
+	}
 	for _, p := range pieces {
 		if _, err := f.WriteAt(p.bytes, p.offset); err != nil {
 			return err

@@ -18,6 +18,7 @@ import (
 //	cluster 1           refcount table, whose first entry is cluster 2
 //	cluster 2           refcount block, that counts these clusters
 //	cluster 3…          L1 table, all zero: every read goes to the base
+//	after it            LUKS header of an encrypted image
 const (
 	magic         = 0x514649fb // "QFI\xfb"
 	version       = 3
@@ -37,6 +38,7 @@ const (
 	extensionEnd           = 0
 	extensionBackingFormat = 0xe2792aca
 	extensionBitmaps       = 0x23852875
+	extensionCrypto        = 0x0537be77
 	extensionSourceSize    = 0x4d6c7353 // ours, which QEMU keeps: the length in bytes of a base at an NBD server
 	backingFormat          = "raw"
 
@@ -73,12 +75,23 @@ type piece struct {
 	bytes  []byte
 }
 
-// layout is a fresh image of the disk and its length in bytes.
-func layout(d block.Disk) (pieces []piece, length int64) {
+// layout is a fresh image of the disk and its length in bytes; random makes the
+// key of an encrypted one.
+func layout(d block.Disk, random io.Reader) (pieces []piece, length int64, err error) {
 	l1Entries := (d.Size + bytesPerL2 - 1) / bytesPerL2
-	l1Clusters := (l1Entries*8 + clusterSize - 1) / clusterSize
-	clusters := 3 + l1Clusters
-
+	clusters := 3 + (l1Entries*8+clusterSize-1)/clusterSize
+	extensions, base := origin(d)
+	method := uint32(0)
+	if len(d.Key) > 0 {
+		at := clusters * clusterSize
+		if pieces, err = luks(d.Key, at, random); err != nil {
+			return nil, 0, err
+		}
+		method = cryptLUKS
+		where := binary.BigEndian.AppendUint64(nil, uint64(at))
+		extensions = append(extensions, extension{extensionCrypto, binary.BigEndian.AppendUint64(where, luksSize)})
+		clusters += luksClusters
+	}
 	refcounts := new(bytes.Buffer)
 	for range clusters {
 		refcounts.Write([]byte{0, 1})
@@ -88,6 +101,7 @@ func layout(d block.Disk) (pieces []piece, length int64) {
 		Version:               version,
 		ClusterBits:           clusterBits,
 		Size:                  uint64(d.Size),
+		CryptMethod:           method,
 		L1Entries:             uint32(l1Entries),
 		L1Offset:              3 * clusterSize,
 		RefcountTableOffset:   1 * clusterSize,
@@ -96,11 +110,11 @@ func layout(d block.Disk) (pieces []piece, length int64) {
 		RefcountOrder:         refcountOrder,
 		HeaderLength:          headerLength,
 	}
-	return []piece{
-		{0, h.encode(origin(d))},
-		{1 * clusterSize, binary.BigEndian.AppendUint64(nil, 2*clusterSize)},
-		{2 * clusterSize, refcounts.Bytes()},
-	}, clusters * clusterSize
+	return append(pieces,
+		piece{0, h.encode(extensions, base)},
+		piece{1 * clusterSize, binary.BigEndian.AppendUint64(nil, 2*clusterSize)},
+		piece{2 * clusterSize, refcounts.Bytes()},
+	), clusters * clusterSize, nil
 }
 
 // origin is how a header says what a disk stands on.

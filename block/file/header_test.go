@@ -2,6 +2,7 @@ package file
 
 import (
 	"bytes"
+	"math/rand/v2"
 	"testing"
 
 	"mallee/block"
@@ -9,7 +10,10 @@ import (
 
 // fresh lays the pieces out as the file would hold them.
 func fresh(d block.Disk) []byte {
-	pieces, length := layout(d)
+	pieces, length, err := layout(d, rand.NewChaCha8([32]byte{}))
+	if err != nil {
+		panic(err)
+	}
 	out := make([]byte, length)
 	for _, p := range pieces {
 		copy(out[p.offset:], p.bytes)
@@ -23,10 +27,11 @@ func TestHeaderRoundTrip(t *testing.T) {
 		{Base: "/b", Size: 512},
 		{Base: "/a/long/path/with spaces, commas and ünïcode.raw", Size: 5 << 30},
 		{Base: "/b", Size: maxSize},
+		{Size: 1 << 30, Key: make([]byte, block.KeySize)},
 		{Source: block.Source{Socket: "/run/a b&c", Export: "snap-1/x", Size: 1 << 20}, Size: 1 << 30},
 	} {
 		i, err := decodeHeader(bytes.NewReader(fresh(d)))
-		if err != nil || i.size() != d.Size || i.encrypted() {
+		if err != nil || i.size() != d.Size || i.encrypted() != (d.Key != nil) {
 			t.Errorf("%+v: reads back as %+v, %v", d, i, err)
 		}
 		source, ok := i.source()

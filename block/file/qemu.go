@@ -67,45 +67,6 @@ func pipeOf(text string) (*os.File, error) {
 	return r, nil
 }
 
-// writeEncrypted has qemu-img make an image, empty, whose LUKS header it knows how
-// to write, and puts what the disk stands on into its header.
-func writeEncrypted(ctx context.Context, path string, d block.Disk) error {
-	// Many rounds make a weak passphrase strong; a random key needs none.
-	options := fmt.Sprintf("extended_l2=on,cluster_size=%d,encrypt.format=luks,encrypt.key-secret=%s,encrypt.iter-time=10", clusterSize, secretID)
-	if err := os.WriteFile(path, nil, 0o600); err != nil { // qemu-img would make it readable to all
-		return err
-	}
-	if err := qemuImg(ctx, d.Key, "create", "-q", "-f", "qcow2", "-o", options, path, strconv.FormatInt(d.Size, 10)); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	err = putOrigin(f, d)
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
-}
-
-// putOrigin rewrites the header of an image that stands on nothing yet.
-func putOrigin(f *os.File, d block.Disk) error {
-	extensions, base := origin(d)
-	if base == "" {
-		return nil
-	}
-	made, err := decodeHeader(f)
-	if err != nil {
-		return err
-	}
-	if made.header.HeaderLength != headerLength {
-		return fmt.Errorf("qemu-img wrote a header of %d bytes, want %d", made.header.HeaderLength, headerLength)
-	}
-	_, err = f.WriteAt(made.header.encode(append(extensions, made.extensions...), base), 0)
-	return err
-}
-
 // resize has qemu-img grow an image and its dirty bitmaps. It refuses where a bitmap
 // is not whole because a hypervisor died with it open; such a bitmap says nothing any more, and goes.
 func resize(ctx context.Context, path string, d block.Disk) error {
