@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"mallee/cloud"
@@ -114,6 +115,9 @@ type convertedVolume struct {
 func (d *diskDetail) source(name, description string, gib int, device string) (cloud.DiskFile, error) {
 	if err := checkURL(name+".ImportManifestUrl", d.ImportManifestURL); err != nil {
 		return cloud.DiskFile{}, err
+	}
+	if gib == 0 {
+		return cloud.DiskFile{}, wire.MissingParameter(strings.TrimSuffix(name, "Image") + "Volume.Size")
 	}
 	if int64(gib)<<30 < d.Bytes && d.Format == "RAW" {
 		return cloud.DiskFile{}, wire.InvalidParameterValue(name+".Bytes", strconv.FormatInt(d.Bytes, 10), "The volume of %d GiB is smaller.", gib)
