@@ -274,11 +274,11 @@ func complaint(cmd *cobra.Command, err error) string {
 	}
 	var refused *ServiceError
 	if !errors.As(err, &refused) {
-		return cmd.Name() + ": error: " + err.Error()
+		return visible(cmd.Name()+": error: "+err.Error(), "")
 	}
 	line := cmd.Name() + ": " + refused.Error()
 	if doing, ok := strings.CutSuffix(err.Error(), ": "+refused.Error()); ok {
 		line += " (" + doing + ")"
 	}
-	return line
+	return visible(line, "")
 }

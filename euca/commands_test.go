@@ -25,7 +25,8 @@ var update = flag.Bool("update", false, "write what is printed into testdata/com
 // player is a cloud that answers by recorded replies, and writes down what it
 // was asked. It believes no signature that doesn't verify.
 type player struct {
-	t *testing.T
+	t    *testing.T
+	here string // the package's folder
 	*httptest.Server
 
 	mu      sync.Mutex // guards what follows
@@ -34,7 +35,11 @@ type player struct {
 }
 
 func newPlayer(t *testing.T) *player {
-	p := &player{t: t}
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &player{t: t, here: here}
 	p.Server = httptest.NewServer(http.HandlerFunc(p.serve))
 	t.Cleanup(p.Close)
 	return p
@@ -61,7 +66,7 @@ func (p *player) serve(w http.ResponseWriter, r *http.Request) {
 	if name == "refused" {
 		w.WriteHeader(http.StatusBadRequest)
 	}
-	reply, err := os.ReadFile(filepath.Join("testdata", "replies", name+".xml"))
+	reply, err := os.ReadFile(filepath.Join(p.here, "testdata", "replies", name+".xml"))
 	if err != nil {
 		reply = fmt.Appendf(nil, "<%sResponse><requestId>r</requestId><return>true</return></%sResponse>", action, action)
 	}

@@ -37,7 +37,7 @@ func readPrivateKey(path string) (*rsa.PrivateKey, error) {
 	}
 	key, err := x509.ParsePKCS8PrivateKey(block)
 	if err != nil {
-		return nil, fmt.Errorf("private key %s: %w", path, err)
+		return nil, fmt.Errorf("%s holds no private key, in PKCS#1 or PKCS#8", path)
 	}
 	private, ok := key.(*rsa.PrivateKey)
 	if !ok {
