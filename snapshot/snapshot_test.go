@@ -129,8 +129,11 @@ func liveOf(contents ...cloud.Content) iter.Seq2[string, error] {
 }
 
 func TestRandomWritesAgainstAPlainDisk(t *testing.T) {
-	for seed := range uint64(6) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { randomWrites(t, seed) })
+	for seed := range uint64(3) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			randomWrites(t, seed)
+		})
 	}
 }
 
@@ -144,11 +147,11 @@ func randomWrites(t *testing.T, seed uint64) {
 	clear(old[BlockSize : 2*BlockSize])
 	parent := keep(t, s, "parent", old, nil)
 
-	size := 80*BlockSize + 1024
+	size := 70*BlockSize + 1024
 	want := make([]byte, size)
 	copy(want, old)
 	w := write(t, s, "child", int64(size), &parent)
-	for range 300 {
+	for range 150 {
 		offset, length := r.IntN(size/512)*512, (1+r.IntN(8))*512
 		switch r.IntN(6) {
 		case 0:
@@ -205,7 +208,7 @@ func checkExtents(t *testing.T, s *Store, c cloud.Content, want []byte) {
 			t.Fatalf("Extent(%d) = %d, %t; listed: %t", offset, length, hole, there[offset/BlockSize])
 		}
 		end := min(offset+length, r.Size())
-		if hole && len(bytes.Trim(want[offset:end], "\x00")) > 0 {
+		if hole && !bytes.Equal(want[offset:end], make([]byte, end-offset)) {
 			t.Fatalf("Extent(%d) = %d, a hole over data", offset, length)
 		}
 		offset = end

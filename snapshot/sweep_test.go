@@ -123,7 +123,7 @@ func TestSweepBesideWriters(t *testing.T) {
 			r := rand.New(rand.NewPCG(uint64(n), 2))
 			var parent *cloud.Content
 			last := ""
-			for i := range 40 {
+			for i := range 25 {
 				data := make([]byte, 4*BlockSize)
 				for b := range 4 {
 					data[b*BlockSize] = byte(r.IntN(4)) // of a few blocks that come and go
