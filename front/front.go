@@ -11,7 +11,7 @@
 //	                                          without a signature s3, or, for a
 //	                                          query POST to /, ec2's refusal
 //
-// EC2, IAM and STS are authenticated here, before anything of the request is
+// EC2, EBS, IAM and STS are authenticated here, before anything of the request is
 // believed. Walrus authenticates its own, whose bodies are streams.
 //
 // Every reply carries a request id, which the log has too.
@@ -26,6 +26,7 @@ import (
 	"strings"
 	"time"
 
+	"mallee/ebs"
 	"mallee/ec2"
 	"mallee/iam"
 	"mallee/walrus"
@@ -49,6 +50,7 @@ var paths = map[string]string{
 // Front is an http.Handler. All fields are required.
 type Front struct {
 	EC2   *ec2.EC2
+	EBS   *ebs.EBS
 	IAM   *iam.IAM
 	S3    http.Handler
 	Ready func() error // nil when the cloud can serve
@@ -62,6 +64,8 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.health(w)
 	case serviceS3:
 		f.S3.ServeHTTP(w, r)
+	case ebs.Service:
+		f.direct(w, r)
 	default:
 		f.query(w, r, service)
 	}
@@ -116,13 +120,38 @@ func (f *Front) query(w http.ResponseWriter, r *http.Request, service string) {
 	}
 }
 
+// direct serves the EBS direct API, which speaks JSON, and of which blocks come
+// unsigned with a digest of their own.
+func (f *Front) direct(w http.ResponseWriter, r *http.Request) {
+	id := newRequestID()
+	body, who, err := f.prove(r, ebs.Service, ebs.BodyLimit, true)
+	if err != nil {
+		if wire.AsError(err).Status >= http.StatusInternalServerError {
+			f.Log.Error("request failed", "request", id, "service", ebs.Service, "err", err)
+		}
+		ebs.Refuse(w, id, err)
+		return
+	}
+	f.EBS.Handle(w, r, body, who, id)
+}
+
 // authenticate proves who sent the request, and takes its parameters out.
 func (f *Front) authenticate(r *http.Request, service string) (wire.Form, iam.Principal, error) {
-	var who iam.Principal
 	if service != serviceEC2 && service != iam.ServiceIAM && service != iam.ServiceSTS {
-		return nil, who, wire.Errorf("SignatureDoesNotMatch", "The request is signed for the service %s, which this cloud does not have", wire.Shorten(service))
+		return nil, iam.Principal{}, wire.Errorf("SignatureDoesNotMatch", "The request is signed for the service %s, which this cloud does not have", wire.Shorten(service))
 	}
-	body, err := wire.ReadBody(r, wire.DefaultLimit)
+	body, who, err := f.prove(r, service, wire.DefaultLimit, false)
+	if err != nil {
+		return nil, iam.Principal{}, err
+	}
+	form, err := wire.Parse(r, body)
+	return form, who, err
+}
+
+// prove who sent the request, whose body has at most limit bytes.
+func (f *Front) prove(r *http.Request, service string, limit int64, unsigned bool) ([]byte, iam.Principal, error) {
+	var who iam.Principal
+	body, err := wire.ReadBody(r, limit)
 	if err != nil {
 		return nil, who, err
 	}
@@ -133,11 +162,10 @@ func (f *Front) authenticate(r *http.Request, service string) (wire.Form, iam.Pr
 		who, secret, ok = f.IAM.Principal(accessKey)
 		return secret, ok
 	}
-	if _, err := sigv4.Verify(r, body, lookup, f.Now(), sigv4.Options{Services: []string{service}}); err != nil {
+	if _, err := sigv4.Verify(r, body, lookup, f.Now(), sigv4.Options{Services: []string{service}, UnsignedPayload: unsigned}); err != nil {
 		return nil, iam.Principal{}, err
 	}
-	form, err := wire.Parse(r, body)
-	return form, who, err
+	return body, who, nil
 }
 
 func (f *Front) refuse(w http.ResponseWriter, service, id string, err error) {

@@ -1,30 +1,43 @@
 // Package node is the node controller: it makes this machine match its
 // assignment.
 //
-// The cloud says, in full, which instances this node should run (package
-// link). For each name that is assigned, or of which anything is left here,
-// one worker walks the same short road again and again until there is nothing
-// to do. Each step measures, and acts only on a difference, so that the next
-// pass is the retry, and a pass after a crash is like any other:
+// The cloud says, in full, which instances this node should run, which volumes it
+// keeps, and which snapshots it should take (package link). For each instance and
+// each volume that is assigned, or of which anything is here, one worker walks the
+// same short road again and again until there is nothing to do. Each step
+// measures, and acts only on a difference, so that the next pass is the retry, and
+// a pass after a crash is like any other:
 //
-//	assigned:      folder ▶ images ▶ disks ▶ port ▶ machine ▶ reboot asked for?
-//	not assigned:  machine killed ▶ port ▶ disks ▶ folder removed
+//	instance assigned:      folder ▶ images ▶ disks, volumes ▶ port ▶ machine ▶ plug, unplug,
+//	                        adjust and fill volumes ▶ snapshots ▶ reboot asked for?
+//	instance not assigned:  guest shut down, if volumes outlive it ▶ copies ended ▶ machine
+//	                        killed ▶ port ▶ disks ▶ folder removed
+//	volume assigned:        made, grown ▶ snapshots and filling, in a keeper ▶ given to its machine
+//	volume to be deleted:   snapshots ▶ keeper ended ▶ removed
+//	volume not assigned:    left alone
+//
+// A volume is in one hand at a time, its own worker's or that of one machine's
+// (volume.go); a snapshot is taken by whoever has its volume in hand (snapshot.go).
 //
 // What is durable, and who writes it:
 //
 //	DIR/assignment.json            the assignment, by Accept, before it is acted on
 //	DIR/machines/ID/machine.json   what a pass has to remember of one machine, by its worker
 //	DIR/machines/ID/…              the hypervisor's and the network's files
+//	DIR/keepers/ID/…               the hypervisor's, of the process that has a free volume open
+//	DIR/snapshots/ID/snapshot.json how far a snapshot is, by the one to whom it belongs
 //	DIR/cache/…                    images, unpacked once per node (cache.go)
 //
-// The folder is made first and removed last: while it is there, the node
-// reports the instance, and the cloud gives nothing of it away.
+// A folder is made first and removed last: while it is there, the node reports the
+// instance, and the cloud gives nothing of it away.
 //
 // What can go wrong: a step fails. Before the guest was ever up, three
 // failures, or one that trying again can't mend, are reported as failed, with
-// words for the user; the cloud then takes the instance back. Once the guest
-// was up, its disk holds what nobody else has: the node tries again for ever,
-// ever more slowly.
+// words for the user; the cloud then takes the instance back. So it is with a volume
+// that was never made, and with a snapshot whose instant is not past. Once the guest
+// was up, or the volume is made, a disk holds what nobody else has: the node tries
+// again for ever, ever more slowly. A snapshot whose copy breaks off has failed:
+// its instant does not come back.
 package node
 
 import (
@@ -47,7 +60,7 @@ import (
 	"mallee/network"
 )
 
-// Options of a node. All but Log and Tick are required.
+// Options of a node. All but Tasks, Log and Tick are required.
 type Options struct {
 	ID         cloud.NodeID
 	Zone       string
@@ -59,8 +72,10 @@ type Options struct {
 	Disks      block.Disks        // of instances: they go with them
 	Volumes    block.Disks        // named by their volumes
 	Contents   Contents
+	Keys       Keys
 	Network    network.Network
 	Images     Images
+	Tasks      Tasks // none by default
 	CacheBytes int64 // what the image cache may take
 	Now        func() time.Time
 	Log        *slog.Logger
@@ -72,6 +87,28 @@ type Images interface {
 	// Unpack writes the raw image to dst, verified to the last byte when it
 	// returns nil. What it has written before an error is worth nothing.
 	Unpack(ctx context.Context, image cloud.ImageRef, dst io.Writer, progress func(done, total int64)) error
+}
+
+// Tasks does the long work on bytes that the node is assigned. It calls the
+// node's News when there is something to report.
+type Tasks interface {
+	// Accept what should be done, in full.
+	Accept(tasks []cloud.Task)
+	// Report how it stands.
+	Report() []link.Task
+}
+
+// noTasks is for a node that does none.
+type noTasks struct{}
+
+func (noTasks) Accept([]cloud.Task) {}
+func (noTasks) Report() []link.Task { return nil }
+
+// Keys of encrypted volumes, which are not kept beside them.
+type Keys interface {
+	// VolumeKey is the key of a volume, block.KeySize bytes, always the same. No
+	// two volumes have one key.
+	VolumeKey(id cloud.VolumeID) ([]byte, error)
 }
 
 // Node runs the instances of one machine. One program at a time may hold its folder.
@@ -105,6 +142,9 @@ type machine struct {
 	reason   cloud.Reason
 	wishes   int
 	failures int
+	root     *rootCopy // of its root disk that is wished for; nil: none
+
+	rootDropped bool // root is not wished for any more
 
 	// The worker's own, which mu does not guard.
 	memo        *memo                         // nil until it was read
@@ -112,6 +152,7 @@ type machine struct {
 	powerDownBy time.Time                     // when a guest that was asked to shut down is no longer waited for; zero: it wasn't asked
 	lookAt      time.Time                     // when what goes on in it is looked at again; zero: nothing does
 	adjusted    map[cloud.VolumeID]adjustment // what its volumes are known to be set to
+	rootSwept   bool                          // no copy of its root disk is left of an earlier program
 	asked       map[cloud.VolumeID]time.Time  // when the guest was last asked to give a volume back
 }
 
@@ -122,6 +163,9 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Tasks == nil {
+		o.Tasks = noTasks{}
 	}
 	n := &Node{
 		Options: o, machines: map[cloud.InstanceID]*machine{},
@@ -142,6 +186,7 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 		return nil, fmt.Errorf("read the node's last assignment: %w; move the file away, and the node does nothing until the cloud tells it anew", err)
 	}
 	n.index()
+	n.Tasks.Accept(n.assignment.Tasks)
 	if err := n.recognise(ctx); err != nil {
 		return nil, err
 	}
@@ -183,6 +228,13 @@ func (n *Node) Accept(a link.Assignment) error {
 	if err := n.writeAssignment(data); err != nil {
 		return fmt.Errorf("keep assignment %d: %w", a.Generation, err)
 	}
+	n.apply(a)
+	n.Tasks.Accept(a.Tasks)
+	return nil
+}
+
+// apply an assignment, and have all looked at that it changes.
+func (n *Node) apply(a link.Assignment) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	instances, volumes, snapshots := n.assigned, n.keeps, n.takes
@@ -202,7 +254,13 @@ func (n *Node) Accept(a link.Assignment) error {
 	n.wakeVolumes(volumes)
 	n.wakeSnapshots(snapshots)
 	n.touch()
-	return nil
+}
+
+// News tells that a task has something to report.
+func (n *Node) News() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.touch()
 }
 
 func (n *Node) generation() int64 {
@@ -257,6 +315,14 @@ func (n *Node) touch() {
 // Report is all that the node has now, and a channel that closes when that has
 // changed.
 func (n *Node) Report() (link.Report, <-chan struct{}) {
+	r, changed := n.report()
+	// Its tasks come last, for they have locks of their own; news of them that are
+	// missed here have closed the channel by then.
+	r.Tasks = n.Tasks.Report()
+	return r, changed
+}
+
+func (n *Node) report() (link.Report, <-chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	r := link.Report{

@@ -66,7 +66,7 @@ func (n *Node) ensure(ctx context.Context, i cloud.Instance, m *machine) (cloud.
 	if status == hypervisor.Exited || n.Now().Sub(m.startedAt) >= settleTime {
 		m.memo.Up, m.startedAt = true, time.Time{}
 	}
-	err = n.tend(ctx, m, status)
+	err = errors.Join(n.tend(ctx, m, status), n.followRoot(ctx, m, status))
 	phase, rebooted := n.reboot(ctx, i, m, status)
 	return phase, errors.Join(err, rebooted, n.remember(m.memo))
 }
@@ -75,6 +75,9 @@ func (n *Node) ensure(ctx context.Context, i cloud.Instance, m *machine) (cloud.
 // closed.
 func (n *Node) restart(ctx context.Context, i cloud.Instance, m *machine, port network.Attachment) (cloud.Phase, error) {
 	if _, err := n.follow(ctx, n.machineHost(m.id), hypervisor.Absent); err != nil {
+		return cloud.PhasePreparing, err
+	}
+	if err := n.followRoot(ctx, m, hypervisor.Absent); err != nil {
 		return cloud.PhasePreparing, err
 	}
 	if err := n.releaseUnwanted(m); err != nil {
@@ -177,7 +180,7 @@ func (m *machine) everUp() bool { return m.memo == nil || m.memo.Up }
 func (n *Node) giveBack(ctx context.Context, m *machine) {
 	ready, err := n.letGo(ctx, m)
 	if err == nil && ready {
-		err = n.remove(ctx, m.id)
+		err = errors.Join(n.remove(ctx, m.id), n.abandonRoot(ctx, m))
 	}
 	if ctx.Err() != nil {
 		return

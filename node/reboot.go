@@ -29,7 +29,9 @@ const (
 func (n *Node) reboot(ctx context.Context, i cloud.Instance, m *machine, status hypervisor.Status) (cloud.Phase, error) {
 	calm, quiet := n.toTake(m)
 	taken := n.takeFrom(ctx, m, calm)
-	if len(quiet) > 0 && status == hypervisor.Running && !m.memo.Halted {
+	root, dropped := n.rootWish(m)
+	wantsRoot := root != nil && !root.taken && !dropped
+	if (len(quiet) > 0 || wantsRoot) && status == hypervisor.Running && !m.memo.Halted {
 		m.memo.Halted = true
 		if err := n.remember(m.memo); err != nil {
 			return cloud.PhaseUp, errors.Join(taken, err)
@@ -44,6 +46,11 @@ func (n *Node) reboot(ctx context.Context, i cloud.Instance, m *machine, status 
 	}
 	if err := n.takeFrom(ctx, m, quiet); err != nil {
 		return cloud.PhaseUp, errors.Join(taken, err)
+	}
+	if wantsRoot {
+		if err := n.takeRoot(ctx, i, m, root); err != nil {
+			return cloud.PhaseUp, errors.Join(taken, err)
+		}
 	}
 	if err := n.Hypervisor.Reset(ctx, n.machineDir(i.ID)); err != nil {
 		return cloud.PhaseUp, errors.Join(taken, fmt.Errorf("reset the machine: %w", err))

@@ -61,7 +61,7 @@ func (r *rig) options() Options {
 	return Options{
 		ID: "node-1", Zone: "zone-1a", Dir: r.dir, Capacity: cloud.Size{VCPUs: 4, MemoryMiB: 4096, DiskGiB: 100},
 		Cloud: nil, Hypervisor: faultyHypervisor{program, r}, Storage: faultyStorage{program.(hypervisor.Storage), r},
-		Disks: faultyDisks{r.disks, "disk", r}, Volumes: faultyDisks{r.store, "volume", r}, Contents: faultyContents{r.bytes, r}, Network: faultyNetwork{r.net, r},
+		Disks: faultyDisks{r.disks, "disk", r}, Volumes: faultyDisks{r.store, "volume", r}, Contents: faultyContents{r.bytes, r}, Keys: DerivedKeys{[]byte("secret")}, Network: faultyNetwork{r.net, r},
 		Images: faultyImages{r}, CacheBytes: 1 << 40, Now: func() time.Time { return r.now },
 	}
 }

@@ -57,12 +57,15 @@ func limitsOf(w cloud.Volume) hypervisor.Limits {
 }
 
 // diskOf is the wish for a volume's disk.
-func (n *Node) diskOf(w cloud.Volume) block.Disk {
-	d := block.Disk{Name: string(w.ID), Size: bytesOf(w)}
+func (n *Node) diskOf(w cloud.Volume) (d block.Disk, err error) {
+	d = block.Disk{Name: string(w.ID), Size: bytesOf(w)}
 	if w.Source != nil {
 		d.Source = n.Contents.Source(*w.Source)
 	}
-	return d
+	if w.Encrypted {
+		d.Key, err = n.Keys.VolumeKey(w.ID)
+	}
+	return d, err
 }
 
 // knowVolume is the volume's entry, made where there is none. mu is held.
@@ -180,7 +183,11 @@ func (n *Node) say(change func()) {
 // ensureVolume has the volume's disk as it is wished. The caller has it in hand,
 // and it is not open.
 func (n *Node) ensureVolume(ctx context.Context, w cloud.Volume) (hypervisor.Disk, error) {
-	a, err := n.Volumes.Ensure(ctx, n.diskOf(w))
+	d, err := n.diskOf(w)
+	if err != nil {
+		return hypervisor.Disk{}, fmt.Errorf("find the key of volume %s: %w", w.ID, err)
+	}
+	a, err := n.Volumes.Ensure(ctx, d)
 	if err != nil {
 		return hypervisor.Disk{}, fmt.Errorf("make volume %s: %w", w.ID, err)
 	}

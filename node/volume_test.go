@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"mallee/block"
 	"mallee/cloud"
 	"mallee/hypervisor"
 	hypervisorfake "mallee/hypervisor/fake"
@@ -464,5 +465,29 @@ func TestCompareDevices(t *testing.T) {
 	slices.SortFunc(list, compareDevices)
 	if got := strings.Join(list, " "); got != "/dev/vda1 xvdb sdc /dev/sdf" {
 		t.Error(got)
+	}
+}
+
+// An encrypted volume is opened with its own key, by the next program too.
+func TestEncryptedVolume(t *testing.T) {
+	r := newRig(t)
+	var all []cloud.Volume
+	for n := range 2 {
+		w := volumeOf(n+1, first, fmt.Sprintf("/dev/sd%c", 'f'+n))
+		w.Encrypted = true
+		all = append(all, w)
+	}
+	r.tell(link.Assignment{Instances: []cloud.Instance{instance(1)}, Volumes: all})
+	r.wantPhase(cloud.PhaseUp)
+	disks := r.world.Machines()[0].Disks
+	one, two := disks[1].Attachment.Key, disks[2].Attachment.Key
+	if len(one) != block.KeySize || len(two) != block.KeySize || string(one) == string(two) || len(disks[0].Attachment.Key) != 0 {
+		t.Errorf("keys %x and %x", one, two)
+	}
+	r.world.Reboot()
+	r.open()
+	r.lasts()
+	if again := r.world.Machines()[0].Disks[1].Attachment.Key; string(again) != string(one) {
+		t.Errorf("the next program has the key %x, not %x", again, one)
 	}
 }

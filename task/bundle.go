@@ -22,8 +22,8 @@ const bundleACL = "aws-exec-read"
 // bundleRoot makes a bundle of an instance's root disk: its parts, and then its
 // manifest, which nobody can register before it is there.
 func (r *run) bundleRoot(ctx context.Context) (cloud.TaskResult, error) {
-	s := r.stage("storing the disk", 0, 40)
-	content, err := r.Roots.StoreRoot(ctx, r.task.Instance, s.progress)
+	r.stage("shutting the guest down, and storing its disk", 0, 40)
+	content, err := r.Roots.StoreRoot(ctx, rootName(r.task.ID), r.task.Instance)
 	if err != nil {
 		return cloud.TaskResult{}, fmt.Errorf("store the root disk of %s: %w", r.task.Instance, err)
 	}
@@ -36,7 +36,7 @@ func (r *run) bundleRoot(ctx context.Context) (cloud.TaskResult, error) {
 	if p[cloud.ParamKernel] != "" {
 		offset = cloud.DiskHeader * cloud.SectorSize // the root partition, that a paravirtual image is
 	}
-	s = r.stage("bundling", 40, 99)
+	s := r.stage("bundling", 40, 99)
 	_, manifest, err := bundle.Write(ctx, io.LimitReader(&contentReader{ctx, disk, offset}, size), size, bundle.Options{
 		Prefix: path.Base(to.Key), Account: string(r.task.Account), Kind: bundle.Machine, Architecture: p["architecture"],
 		KernelID: p["kernel"], RamdiskID: p["ramdisk"], Rand: rand.Reader,
@@ -49,6 +49,9 @@ func (r *run) bundleRoot(ctx context.Context) (cloud.TaskResult, error) {
 	err = r.put(ctx, to.Bucket, key, bundleACL, bytes.NewReader(manifest), int64(len(manifest)))
 	return cloud.TaskResult{Manifest: key, Sizes: []int64{size}}, err
 }
+
+// rootName is the journal's of a root disk that the task bundles.
+func rootName(id cloud.TaskID) string { return string(id) + "-root" }
 
 // contentReader reads a content from an offset on.
 type contentReader struct {

@@ -110,7 +110,7 @@ func (r *run) load(ctx context.Context, c cloud.Content, dst *os.File, s stage) 
 
 // removeJournals of the task's disks.
 func (w *Worker) removeJournals(id cloud.TaskID) error {
-	var errs []error
+	errs := []error{w.Contents.RemoveJournal(rootName(id))}
 	for n := range maxDisks {
 		errs = append(errs, w.Contents.RemoveJournal(journalName(id, n)))
 	}

@@ -65,7 +65,8 @@ type Bundles interface {
 // Roots stores the root disk of an instance as it is at one instant, its guest
 // shut down for it and started again.
 type Roots interface {
-	StoreRoot(ctx context.Context, id cloud.InstanceID, progress func(done, total int64)) (cloud.Content, error)
+	// It is stored under a journal of that name, which is the caller's to remove.
+	StoreRoot(ctx context.Context, name string, id cloud.InstanceID) (cloud.Content, error)
 }
 
 // Options of a worker. All are required.
@@ -110,7 +111,7 @@ type job struct {
 var errCancelled = errors.New("cancelled by the user")
 
 // Open finds what an earlier program left, and does nothing before Run. changed
-// is called when there is news to report; it must not block.
+// is called when there is news to report; it must not block, or ask back.
 func Open(o Options, changed func()) (*Worker, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open the tasks' folder: %w", err)

@@ -409,8 +409,8 @@ type root struct {
 	data []byte
 }
 
-func (s root) StoreRoot(ctx context.Context, _ cloud.InstanceID, _ func(done, total int64)) (cloud.Content, error) {
-	w, err := s.Contents.Write(ctx, "root", int64(len(s.data)), nil)
+func (s root) StoreRoot(ctx context.Context, name string, _ cloud.InstanceID) (cloud.Content, error) {
+	w, err := s.Contents.Write(ctx, name, int64(len(s.data)), nil)
 	if err != nil {
 		return cloud.Content{}, err
 	}
@@ -418,7 +418,7 @@ func (s root) StoreRoot(ctx context.Context, _ cloud.InstanceID, _ func(done, to
 		return cloud.Content{}, err
 	}
 	c, err := w.Commit(ctx)
-	return c, errors.Join(err, w.Remove())
+	return c, errors.Join(err, w.Close())
 }
 
 // withKeys has the cloud's.

@@ -8,10 +8,13 @@ import (
 	"io/fs"
 	"iter"
 	"log/slog"
+	"net/netip"
+	"net/url"
 
 	"mallee/cloud"
 	"mallee/ec2"
 	"mallee/iam"
+	"mallee/image"
 	"mallee/metadata"
 	"mallee/node"
 	"mallee/snapshot"
@@ -107,4 +110,27 @@ type guests struct{ node **node.Node }
 func (g guests) lookup(_ context.Context, port string) (metadata.Instance, bool) {
 	i, ok := (*g.node).Assigned(cloud.InstanceID(port))
 	return metadata.Instance{Instance: i, Region: iam.Region, Subnet: subnet}, ok
+}
+
+// reach is where downloads that users ask for may go: to public addresses, and to
+// the cloud's own door, where presigned addresses of its object store lead.
+func reach(endpoint string) image.Reach {
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return image.PublicOnly
+	}
+	own, err := netip.ParseAddrPort(u.Host)
+	return func(at netip.AddrPort) error {
+		if err == nil && at.Port() == own.Port() && at.Addr().Unmap() == own.Addr().Unmap() {
+			return nil
+		}
+		return image.PublicOnly(at)
+	}
+}
+
+// roots are the disks of this node's instances.
+type roots struct{ node **node.Node }
+
+func (r roots) StoreRoot(ctx context.Context, name string, id cloud.InstanceID) (cloud.Content, error) {
+	return (*r.node).StoreRoot(ctx, name, id)
 }

@@ -19,6 +19,7 @@ import (
 	"mallee/cloud"
 	"mallee/controller"
 	"mallee/durable"
+	"mallee/ebs"
 	"mallee/ec2"
 	"mallee/front"
 	"mallee/hypervisor/qemu"
@@ -28,6 +29,7 @@ import (
 	"mallee/node"
 	"mallee/snapshot"
 	"mallee/state"
+	"mallee/task"
 	"mallee/walrus"
 )
 
@@ -40,6 +42,10 @@ const (
 
 // cacheShare is the part of the disk that cached images may take: one in so many.
 const cacheShare = 4
+
+// tasksAtOnce is how many imports, exports and the like are done at once; each is
+// some processors' and a disk's work.
+const tasksAtOnce = 2
 
 var subnet = netip.MustParsePrefix("172.31.0.0/16")
 
@@ -55,6 +61,8 @@ type house struct {
 	network    *user.User
 	contents   *snapshot.Store
 	exports    *node.Exports
+	tasks      *task.Worker
+	ebs        *ebs.EBS
 	node       *node.Node
 	front      *front.Front
 	work       sync.WaitGroup // of loops and node
@@ -94,14 +102,17 @@ func build(ctx context.Context, s settings, endpoint string, log *slog.Logger) (
 		return nil, err
 	}
 	h.front.S3 = h.walrus.Handler()
-	if err := h.openNode(ctx); err != nil {
+	if err := h.openNode(ctx, endpoint); err != nil {
+		return nil, err
+	}
+	if err := h.openEBS(); err != nil {
 		return nil, err
 	}
 	return h, h.openEC2(endpoint)
 }
 
 // openNode opens this machine's node and its seams.
-func (h *house) openNode(ctx context.Context) error {
+func (h *house) openNode(ctx context.Context, endpoint string) error {
 	accel, err := h.accel(ctx)
 	if err != nil {
 		return err
@@ -114,6 +125,10 @@ func (h *house) openNode(ctx context.Context) error {
 		return err
 	}
 	volumes, err := file.Open(h.settings.folder.Path("node", "volumes"))
+	if err != nil {
+		return err
+	}
+	volumeKeys, err := h.secret("volumes")
 	if err != nil {
 		return err
 	}
@@ -132,12 +147,15 @@ func (h *house) openNode(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := h.openTasks(endpoint); err != nil {
+		return err
+	}
 	h.exports = node.NewExports(h.contents, h.settings.folder.Path("node", "nbd"), h.log)
 	h.node, err = node.Open(ctx, node.Options{
 		ID: localNode, Zone: localZone, Dir: h.settings.folder.Path("node"), Capacity: capacity,
 		Cloud: h.controller, Hypervisor: h.hypervisor, Storage: h.hypervisor,
-		Disks: disks, Volumes: volumes, Contents: h.exports, Network: h.network,
-		Images:     &bundle.Source{Objects: h.walrus, Key: h.iam.CloudKey()},
+		Disks: disks, Volumes: volumes, Contents: h.exports, Keys: node.DerivedKeys{Secret: volumeKeys}, Network: h.network,
+		Images: h.images(), Tasks: h.tasks,
 		CacheBytes: int64(capacity.DiskGiB) << 30 / cacheShare, Now: time.Now, Log: h.log,
 	})
 	if err != nil {
@@ -149,6 +167,34 @@ func (h *house) openNode(ctx context.Context) error {
 	// The node is known before the first request: a cloud that answers has room.
 	report, _ := h.node.Report()
 	return h.controller.TakeIn(ctx, report)
+}
+
+// images of the object store.
+func (h *house) images() *bundle.Source {
+	return &bundle.Source{Objects: h.walrus, Key: h.iam.CloudKey()}
+}
+
+// openTasks opens what does the node's long work.
+func (h *house) openTasks(endpoint string) (err error) {
+	h.tasks, err = task.Open(task.Options{
+		Dir: h.settings.folder.Path("node", "tasks"), Objects: h.walrus, Contents: h.contents, Bundles: h.images(), Roots: roots{&h.node},
+		CloudCert: h.iam.CloudCertificate(), CloudKey: h.iam.CloudKey(),
+		Reach: reach(endpoint), MaxSize: ec2.DefaultMaxImageSize, AtOnce: tasksAtOnce, Log: h.log,
+	}, func() { h.node.News() })
+	return err
+}
+
+// openEBS opens the EBS direct API.
+func (h *house) openEBS() error {
+	secret, err := h.secret("ebs")
+	if err != nil {
+		return err
+	}
+	h.ebs = ebs.New(ebs.Options{
+		Store: h.store, IAM: h.iam, Contents: h.contents, Secret: secret, Region: iam.Region, Now: time.Now, Rand: rand.Reader, Log: h.log,
+	})
+	h.front.EBS = h.ebs
+	return nil
 }
 
 // openEC2 opens the API, and says how to use it.
@@ -212,6 +258,8 @@ func (h *house) secret(name string) ([]byte, error) {
 func (h *house) run(ctx context.Context) {
 	h.work.Go(func() { h.controller.Run(ctx) })
 	h.work.Go(func() { h.node.Run(ctx) })
+	h.work.Go(func() { h.tasks.Run(ctx) })
+	h.work.Go(func() { h.ebs.Run(ctx) })
 	h.work.Go(func() {
 		// The store's history is of no use to a new program, and its room is
 		// the way out of a full one.
