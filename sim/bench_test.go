@@ -150,7 +150,7 @@ func (t *town) node(id cloud.NodeID, dir string, loops *controller.Controller, h
 		ID: id, Zone: "sim-1a", Dir: filepath.Join(dir, string(id)), Cloud: loops,
 		Capacity:   cloud.Size{VCPUs: 1 << 20, MemoryMiB: 1 << 30, DiskGiB: 1 << 30},
 		Hypervisor: program, Storage: program.(hypervisor.Storage), Disks: blockfake.New(blockfake.Anything),
-		Volumes: blockfake.New(blockfake.Anything), Contents: contents{newVault(), &faults{}},
+		Volumes: blockfake.New(blockfake.Anything), Contents: contents{newVault(), &faults{}}, Keys: node.DerivedKeys{Secret: []byte("sim")},
 		Network: networkfake.New(host), Images: images{&faults{}}, CacheBytes: 1 << 40, Now: time.Now, Log: discard,
 	})
 	if err != nil {

@@ -186,7 +186,7 @@ func (w *World) openNode() error {
 		ID: nodeID, Zone: "sim-1a", Dir: w.Dir, Capacity: cloud.Size{VCPUs: 12, MemoryMiB: 12 * 512, DiskGiB: 12 * 5},
 		Cloud:      nobody{},
 		Hypervisor: faultyHypervisor{program, &w.faults}, Storage: faultyStorage{program.(hypervisor.Storage), &w.faults},
-		Disks: faultyDisks{w.disks, &w.faults}, Volumes: faultyDisks{w.volumes, &w.faults}, Contents: contents{w.vault, &w.faults},
+		Disks: faultyDisks{w.disks, &w.faults}, Volumes: faultyDisks{w.volumes, &w.faults}, Contents: contents{w.vault, &w.faults}, Keys: node.DerivedKeys{Secret: []byte("sim")},
 		Network: faultyNetwork{w.network, &w.faults}, Images: images{&w.faults},
 		CacheBytes: 1 << 40, Now: w.time, Log: w.Log,
 	})
