@@ -35,7 +35,7 @@ type Job struct {
 func FillID(serial string) string { return "fill-" + serial }
 
 // Storage is what a hypervisor does with the disks of machines that run, guests
-// and keepers alike.
+// and keepers alike. Of several programs one at a time can do so.
 type Storage interface {
 	// Disks lists the serials of the disks that the machine has now, as far as
 	// the hypervisor is concerned; a disk that a guest was asked to give back is
@@ -68,8 +68,11 @@ type Storage interface {
 	Copy(ctx context.Context, dir string, copies []Copy) (full []bool, err error)
 
 	// Fill begins to copy into a disk what it still stands on (block.Source), at
-	// most so many bytes a second (0: no limit). When its job has ended well the disk stands on its
-	// own. One that does so already, or is being filled, is no error.
+	// most so many bytes a second (0: no limit). When its job has ended well, which
+	// Jobs has to see, the disk stands on its own. One that does so already, or is
+	// being filled, is no error, nor is one that is being copied; but that is not
+	// filled meanwhile. Copy and a growing Adjust end a filling, and dismiss it: it goes on
+	// with the next Fill.
 	Fill(ctx context.Context, dir string, serial string, bytesPerSecond int64) error
 
 	// Jobs lists the machine's jobs, those that have ended too until they are
@@ -77,7 +80,8 @@ type Storage interface {
 	// next Fill.
 	Jobs(ctx context.Context, dir string) ([]Job, error)
 
-	// Dismiss a job: one that runs is cancelled first. Of a copy that ended badly
+	// Dismiss a job: one that runs is cancelled first. That may wait for what its
+	// server has not answered, which had better hang up before. Of a copy that ended badly
 	// or was cancelled its Mark goes too, and Since stays; of one that ended well
 	// Since goes. Dismissing what isn't there is no error.
 	Dismiss(ctx context.Context, dir string, id string) error

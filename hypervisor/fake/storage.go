@@ -138,12 +138,17 @@ func (m *machine) disk(serial string) (hypervisor.Disk, error) {
 // filling ends.
 func (m *machine) take(serial string) {
 	m.asked = slices.DeleteFunc(m.asked, func(s string) bool { return s == serial })
-	m.jobs = slices.DeleteFunc(m.jobs, func(j *job) bool { return j.ID == hypervisor.FillID(serial) })
+	m.endFilling(serial)
 	if slices.ContainsFunc(m.jobs, func(j *job) bool { return j.disk.Serial == serial && !j.Ended }) {
 		m.leaving = append(m.leaving, serial)
 		return
 	}
 	m.wish.Disks = slices.DeleteFunc(slices.Clone(m.wish.Disks), func(d hypervisor.Disk) bool { return d.Serial == serial })
+}
+
+// endFilling dismisses a filling that runs.
+func (m *machine) endFilling(serial string) {
+	m.jobs = slices.DeleteFunc(m.jobs, func(j *job) bool { return j.ID == hypervisor.FillID(serial) && !j.Ended })
 }
 
 // on does something with a machine in one of these states.
@@ -247,6 +252,7 @@ func (p *program) Adjust(ctx context.Context, dir, serial string, size int64, l 
 		if err := p.world.outside.Grow(d, size); err != nil {
 			return err
 		}
+		m.endFilling(serial)
 		m.wish.Disks = slices.Clone(m.wish.Disks)
 		for i := range m.wish.Disks {
 			if m.wish.Disks[i].Serial == serial {
@@ -292,6 +298,7 @@ func (m *machine) free(c hypervisor.Copy, others []hypervisor.Copy) error {
 // copy begins one, and tells whether it is of the whole disk. mu is held.
 func (w *World) copy(m *machine, c hypervisor.Copy) (full bool) {
 	d, _ := m.disk(c.Serial) // it was there
+	m.endFilling(c.Serial)
 	medium := w.medium(d)
 	written, known := medium.marks[c.Since]
 	maps.DeleteFunc(medium.marks, func(mark string, _ map[int64]bool) bool { return mark != c.Since && !m.uses(d, mark) })
@@ -318,7 +325,7 @@ func (p *program) Fill(ctx context.Context, dir, serial string, _ int64) error {
 	return p.on(ctx, "filling the disk "+serial, dir, living, func(m *machine) error {
 		d, err := m.disk(serial)
 		id := hypervisor.FillID(serial)
-		running := slices.ContainsFunc(m.jobs, func(j *job) bool { return j.ID == id && !j.Ended })
+		running := slices.ContainsFunc(m.jobs, func(j *job) bool { return j.disk.Serial == serial && !j.Ended })
 		if err != nil || running || d.Attachment.Source.Socket == "" || p.world.medium(d).filled {
 			return err
 		}

@@ -79,7 +79,7 @@ func (s *shelf) storage(world *fake.World) hypervisortest.Storage {
 			d.Attachment.Source = block.Source{Socket: "/socket", Export: "source", Size: int64(len(content))}
 			return d, func() {}
 		},
-		Write: func(t *testing.T, dir string, d hypervisor.Disk, offset int64, p []byte) {
+		Write: func(t *testing.T, _ hypervisor.Hypervisor, dir string, d hypervisor.Disk, offset int64, p []byte) {
 			if err := world.Write(dir, d.Serial, offset, p); err != nil {
 				t.Fatal(err)
 			}
@@ -97,6 +97,7 @@ func (s *shelf) storage(world *fake.World) hypervisortest.Storage {
 			s.sinks[export] = to
 			return hypervisortest.Sink{
 				Socket: "/socket", Export: export,
+				HangUp:  func() {},
 				Bytes:   func() []byte { return to.data },
 				Touched: func() []int64 { return slices.Sorted(maps.Keys(to.touched)) },
 			}

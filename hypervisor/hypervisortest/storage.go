@@ -19,8 +19,9 @@ type Storage struct {
 	// From makes a disk that stands on a source with such bytes, which is there
 	// until the test calls away.
 	From func(t *testing.T, serial string, content []byte) (d hypervisor.Disk, away func())
-	// Write changes a disk that a keeper has open.
-	Write func(t *testing.T, dir string, d hypervisor.Disk, offset int64, p []byte)
+	// Write changes a disk that a keeper has open, by way of the program that talks
+	// to it.
+	Write func(t *testing.T, h hypervisor.Hypervisor, dir string, d hypervisor.Disk, offset int64, p []byte)
 	// Read yields all of a disk that no machine has open and that stands on its own.
 	Read func(t *testing.T, d hypervisor.Disk) []byte
 	// Sink makes an export.
@@ -35,7 +36,7 @@ type Behaviour int
 const (
 	Takes  Behaviour = iota // at once
 	Fails                   // never: each write is an error
-	Stalls                  // it answers no write until the test is over, if it can
+	Stalls                  // it answers no write until it hangs up, if it can
 )
 
 // Sink is an export, and what came there.
@@ -43,6 +44,7 @@ type Sink struct {
 	Socket, Export string
 	Bytes          func() []byte
 	Touched        func() []int64 // the blocks of which anything was written or zeroed, ascending
+	HangUp         func()         // it fails from now on, what it has stalled too
 }
 
 func runStorage(t *testing.T, make func(t *testing.T) World) {
@@ -66,7 +68,7 @@ func runStorage(t *testing.T, make func(t *testing.T) World) {
 		{"ADiskThatIsCopiedGoesAfterwards", unplugCopied},
 		{"AnExitedMachineIsCopied", copyExited},
 		{"AFilledDiskStandsAlone", fills},
-		{"AFillingGoesOnBesideACopy", fillBesideCopy},
+		{"AFillingGivesWay", fillGivesWay},
 		{"BadCopiesAreRefused", badCopies},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -85,6 +87,14 @@ func (b *bench) keeperOf(disks ...hypervisor.Disk) hypervisor.Machine {
 	return m
 }
 
+// instead is the next program, this one having ended: a machine's disks are the
+// business of one program at a time.
+func (b *bench) instead() *bench {
+	b.t.Helper()
+	b.must("Close", b.Close())
+	return b.another()
+}
+
 func (b *bench) disks(dir string, want ...string) {
 	b.t.Helper()
 	got, err := b.Disks(b.t.Context(), dir)
@@ -98,7 +108,7 @@ func (b *bench) disks(dir string, want ...string) {
 
 func (b *bench) write(dir string, d hypervisor.Disk, offset int64, fill byte, length int) {
 	b.t.Helper()
-	b.Storage.Write(b.t, dir, d, offset, bytes.Repeat([]byte{fill}, length))
+	b.Storage.Write(b.t, b.Hypervisor, dir, d, offset, bytes.Repeat([]byte{fill}, length))
 }
 
 // begin begins one copy into a new sink.
@@ -189,8 +199,7 @@ func keeper(t *testing.T, b *bench) {
 	if err := b.Start(t.Context(), m); err == nil {
 		t.Errorf("the second Start succeeds")
 	}
-	b.must("Close", b.Close())
-	next := b.another()
+	next := b.instead()
 	next.want(m.Dir, hypervisor.Running)
 	next.disks(m.Dir, "vol-1", "vol-2")
 	next.must("Kill", next.Kill(t.Context(), m.Dir))
@@ -208,7 +217,7 @@ func plugKeeper(t *testing.T, b *bench) {
 		b.must("Plug", b.Plug(t.Context(), m.Dir, two))
 		b.disks(m.Dir, "vol-1", "vol-2")
 	}
-	next := b.another()
+	next := b.instead()
 	next.disks(m.Dir, "vol-1", "vol-2")
 	for range 2 {
 		next.must("Unplug", next.Unplug(t.Context(), m.Dir, "vol-1", false))
@@ -216,14 +225,14 @@ func plugKeeper(t *testing.T, b *bench) {
 	}
 	next.must("Unplug by force", next.Unplug(t.Context(), m.Dir, "vol-2", true))
 	next.disks(m.Dir)
-	b.must("Plug of what was there", b.Plug(t.Context(), m.Dir, two))
-	b.disks(m.Dir, "vol-2")
+	next.must("Plug of what was there", next.Plug(t.Context(), m.Dir, two))
+	next.disks(m.Dir, "vol-2")
 	bad := one
 	bad.Serial = "a.b"
-	if err := b.Plug(t.Context(), m.Dir, bad); err == nil {
+	if err := next.Plug(t.Context(), m.Dir, bad); err == nil {
 		t.Errorf("Plug with the serial %q succeeds", bad.Serial)
 	}
-	b.disks(m.Dir, "vol-2")
+	next.disks(m.Dir, "vol-2")
 }
 
 func oneMachine(t *testing.T, b *bench) {
@@ -252,12 +261,12 @@ func force(t *testing.T, b *bench) {
 		b.must("Unplug", b.Unplug(t.Context(), m.Dir, "vol-1", false))
 		b.disks(m.Dir, had, "vol-1", "vol-2") // this guest answers nobody
 	}
-	next := b.another()
+	next := b.instead()
 	next.must("Unplug by force", next.Unplug(t.Context(), m.Dir, "vol-1", true))
 	next.disks(m.Dir, had, "vol-2")
 	next.must("Unplug by force, again", next.Unplug(t.Context(), m.Dir, "vol-1", true))
-	b.keeperOf(one) // it is closed
-	b.want(m.Dir, hypervisor.Running)
+	next.keeperOf(one) // it is closed
+	next.want(m.Dir, hypervisor.Running)
 }
 
 func absentDisks(t *testing.T, b *bench) {
@@ -314,13 +323,13 @@ func pointInTime(t *testing.T, b *bench) {
 	}
 	b.write(m.Dir, one, 1<<20, 7, 2<<20) // past the instant
 	b.write(m.Dir, two, 0, 7, 4096)
-	next := b.another()
-	next.job(m.Dir, "snap-2")
 	b.job(m.Dir, "snap-1")
+	next := b.instead()
+	next.job(m.Dir, "snap-2")
 	for _, mark := range []string{"snap-1", "snap-2"} {
 		next.must("Dismiss", next.Dismiss(t.Context(), m.Dir, mark))
 	}
-	b.noJobs(m.Dir)
+	next.noJobs(m.Dir)
 	b.equal("the first", sinks[0].Bytes(), image(piece{1 << 20, 1, 1 << 20}))
 	b.equal("the second", sinks[1].Bytes(), image(piece{5 << 20, 2, 100_864}))
 }
@@ -432,11 +441,12 @@ func cancelledCopy(t *testing.T, b *bench) {
 	b.begin(m.Dir, d, "a", "", true, Takes)
 	b.copied(m.Dir, "a")
 	b.write(m.Dir, d, 0, 1, 4096)
-	b.begin(m.Dir, d, "b", "a", false, Stalls)
+	stalled := b.begin(m.Dir, d, "b", "a", false, Stalls)
 	if jobs, err := b.Jobs(t.Context(), m.Dir); err != nil || len(jobs) != 1 || jobs[0].Ended {
 		t.Errorf("Jobs = %+v, %v, want one that runs", jobs, err)
 	}
-	next := b.another()
+	next := b.instead()
+	stalled.HangUp()
 	next.must("Dismiss", next.Dismiss(t.Context(), m.Dir, "b"))
 	next.noJobs(m.Dir)
 	sink := next.begin(m.Dir, d, "c", "a", false, Takes)
@@ -448,9 +458,10 @@ func unplugCopied(t *testing.T, b *bench) {
 	d := b.Storage.Disk(t, "vol-1")
 	m := b.keeperOf(d)
 	b.write(m.Dir, d, 0, 1, 4096)
-	b.begin(m.Dir, d, "a", "", true, Stalls)
+	stalled := b.begin(m.Dir, d, "a", "", true, Stalls)
 	b.must("Unplug", b.Unplug(t.Context(), m.Dir, "vol-1", false))
 	b.disks(m.Dir, "vol-1")
+	stalled.HangUp()
 	b.must("Dismiss", b.Dismiss(t.Context(), m.Dir, "a"))
 	b.must("Unplug, again", b.Unplug(t.Context(), m.Dir, "vol-1", false))
 	b.disks(m.Dir)
@@ -496,22 +507,25 @@ func fills(t *testing.T, b *bench) {
 	b.must("Start", b.Start(t.Context(), m))
 }
 
-func fillBesideCopy(t *testing.T, b *bench) {
+func fillGivesWay(t *testing.T, b *bench) {
 	content := image(piece{0, 1, 4 << 20}, piece{6 << 20, 2, 1 << 20})
 	d, _ := b.Storage.From(t, "vol-1", content)
 	m := b.keeperOf(d)
 	const speed = 1 << 20 // slow enough for what follows
 	b.must("Fill", b.Fill(t.Context(), m.Dir, "vol-1", speed))
 	sink := b.begin(m.Dir, d, "a", "", true, Takes)
-	b.must("Adjust", b.Adjust(t.Context(), m.Dir, "vol-1", DiskSize+1<<20, hypervisor.Limits{}))
 	b.must("Fill, again", b.Fill(t.Context(), m.Dir, "vol-1", speed))
 	b.must("the copy", b.job(m.Dir, "a").Err)
 	b.equal("the copy", sink.Bytes(), content)
+	b.must("Fill, after it", b.Fill(t.Context(), m.Dir, "vol-1", speed))
+	b.must("Dismiss", b.Dismiss(t.Context(), m.Dir, "a"))
+	b.must("Adjust", b.Adjust(t.Context(), m.Dir, "vol-1", DiskSize+1<<20, hypervisor.Limits{}))
+	b.noJobs(m.Dir)
+	b.must("Fill, after it", b.Fill(t.Context(), m.Dir, "vol-1", 0))
 	id := hypervisor.FillID("vol-1")
 	b.must("the filling", b.job(m.Dir, id).Err)
-	b.must("Dismiss", b.Dismiss(t.Context(), m.Dir, id))
-	b.must("Dismiss", b.Dismiss(t.Context(), m.Dir, "a"))
-	b.must("Kill", b.Kill(t.Context(), m.Dir))
+	b.Storage.Crash(t, m.Dir) // what is full is kept
+	b.becomes(m.Dir, hypervisor.Absent)
 	d.Attachment.Source.Socket, d.Attachment.Source.Export, d.Attachment.Source.Size = "", "", 0
 	b.equal("the disk", b.Storage.Read(t, d), append(content, make([]byte, 1<<20)...))
 }

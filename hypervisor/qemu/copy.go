@@ -40,16 +40,17 @@ func (m *machine) copy(ctx context.Context, s *storage, copies []hypervisor.Copy
 		since, there := n.mark(c.Since)
 		full[i] = !there || !since.whole()
 		serials[i] = c.Serial
-		instant = append(instant, beginMark(c, n), beginBackup(c, n, full[i]))
+		instant = append(instant, beginMark(c, n), beginBackup(c, n, full[i], n.Backing == "" && !s.sourced(c.Serial)))
 	}
 	for _, c := range copies {
 		if err := m.prepareCopy(ctx, s, c); err != nil {
 			return nil, errors.Join(err, m.closeSinks(ctx, copies))
 		}
 	}
-	err := m.unfilling(ctx, s, serials, func() error {
-		return m.order(ctx, "transaction", arguments{"actions": instant}, nil)
-	})
+	err := m.endFillings(ctx, s, serials...)
+	if err == nil {
+		err = m.order(ctx, "transaction", arguments{"actions": instant}, nil)
+	}
 	if err != nil {
 		return nil, errors.Join(err, m.closeSinks(ctx, copies))
 	}
@@ -111,7 +112,7 @@ func beginMark(c hypervisor.Copy, n node) arguments {
 // beginBackup describes the job. Since goes on recording, for the case that the
 // job fails. A whole disk that stands on nothing is copied without what was
 // never written; one that does, with its base, holes as zeroes.
-func beginBackup(c hypervisor.Copy, n node, full bool) arguments {
+func beginBackup(c hypervisor.Copy, n node, full, alone bool) arguments {
 	data := arguments{
 		"job-id":       copyID(c),
 		"device":       n.Name,
@@ -121,7 +122,7 @@ func beginBackup(c hypervisor.Copy, n node, full bool) arguments {
 	switch {
 	case !full:
 		data["sync"], data["bitmap"], data["bitmap-mode"] = "bitmap", c.Since, "never"
-	case n.Depth == 0:
+	case alone:
 		data["sync"] = "top"
 	default:
 		data["sync"] = "full"

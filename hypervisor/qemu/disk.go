@@ -21,13 +21,15 @@ import (
 //	   │
 //	data-S, qcow2 or raw; the marks are its dirty bitmaps ── object key-S
 //	   │        │
-//	 file    source-S, nbd, as long as the disk stands on a source
+//	file-S   source-S, nbd, as long as the disk stands on a source
 const (
 	diskPrefix   = "disk-"
 	dataPrefix   = "data-"
+	filePrefix   = "file-"
 	sourcePrefix = "source-"
 	limitPrefix  = "limit-"
 	keyPrefix    = "key-"
+	filledPrefix = "filled-" // an object that means: its filling has ended well
 	// The node that a device has in place of a disk that was taken by force.
 	gonePrefix = "gone-"
 
@@ -83,22 +85,16 @@ func checkDisks(disks []hypervisor.Disk) error {
 // What a guest discards goes back to the host. Locking makes QEMU refuse a
 // disk that another machine writes.
 func blockdev(d hypervisor.Disk) arguments {
-	data := arguments{
-		"driver":    d.Attachment.Format,
-		"node-name": dataPrefix + d.Serial,
+	data := dataNode(d.Attachment.Format, d.Serial, len(d.Attachment.Key) > 0)
+	data["file"] = arguments{
+		"driver":    "file",
+		"node-name": filePrefix + d.Serial,
+		"filename":  d.Attachment.Path,
 		"discard":   "unmap",
-		"file": arguments{
-			"driver":   "file",
-			"filename": d.Attachment.Path,
-			"discard":  "unmap",
-			"locking":  "on",
-		},
+		"locking":   "on",
 	}
-	if len(d.Attachment.Key) > 0 {
-		data["encrypt"] = arguments{"format": "luks", "key-secret": keyPrefix + d.Serial}
-	}
-	if s := d.Attachment.Source; s.Socket != "" {
-		data["backing"] = export(sourcePrefix+d.Serial, s.Socket, s.Export, arguments{"read-only": true})
+	if d.Attachment.Source.Socket != "" {
+		data["backing"] = sourcePrefix + d.Serial
 	}
 	return arguments{
 		"driver":         "throttle",
@@ -107,6 +103,23 @@ func blockdev(d hypervisor.Disk) arguments {
 		"throttle-group": limitPrefix + d.Serial,
 		"file":           data,
 	}
+}
+
+// dataNode describes the node that knows the disk's format, but for what it
+// stands on.
+func dataNode(format, serial string, encrypted bool) arguments {
+	data := arguments{"driver": format, "node-name": dataPrefix + serial, "discard": "unmap"}
+	if encrypted {
+		data["encrypt"] = arguments{"format": "luks", "key-secret": keyPrefix + serial}
+	}
+	return data
+}
+
+// sourceNode describes what a disk stands on. It is a node by itself, for QEMU (7.2)
+// mixes the description of one inside with what the disk's header says of it.
+func sourceNode(d hypervisor.Disk) arguments {
+	s := d.Attachment.Source
+	return export(sourcePrefix+d.Serial, s.Socket, s.Export, arguments{"read-only": true})
 }
 
 // export describes a node that is an export of an NBD server.
@@ -194,6 +207,9 @@ func diskOptions(disks []hypervisor.Disk) []string {
 		if len(d.Attachment.Key) > 0 {
 			args = append(args, "--object", text(secret(d, arguments{"file": fmt.Sprintf("/dev/fd/%d", key)})))
 			key++
+		}
+		if d.Attachment.Source.Socket != "" {
+			args = append(args, "--blockdev", text(sourceNode(d)))
 		}
 		args = append(args, "--blockdev", text(blockdev(d)))
 	}

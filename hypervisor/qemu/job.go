@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
@@ -18,7 +19,10 @@ import (
 //	copy.MARK.SERIAL.SINCE
 //	fill.SERIAL
 //
-// Jobs stay when they have ended, until they are dismissed.
+// Copies stay when they have ended, until they are dismissed. A filling must
+// not: QEMU (7.2) dies where its nodes are listed while one is there that has
+// ended. That one has ended well an object filled-S tells, that it failed only the
+// program to which QEMU said so.
 type job struct {
 	ID     string `json:"id"`
 	Status string `json:"status"`
@@ -49,7 +53,9 @@ func (j *job) parse() (ours bool) {
 	return true
 }
 
-func (j job) ended() bool { return j.Status == "concluded" }
+const concluded = "concluded" // the status of a job that has ended
+
+func (j job) ended() bool { return j.Status == concluded }
 
 // sink is the name of the node to which a job copies.
 func (j job) sink() string {
@@ -70,7 +76,7 @@ func (j job) seen() hypervisor.Job {
 	return seen
 }
 
-// jobs lists ours.
+// jobs lists ours, after whatever has to be done for one to end.
 func (m *machine) jobs(ctx context.Context) ([]job, error) {
 	var all []job
 	if err := m.order(ctx, "query-jobs", nil, &all); err != nil {
@@ -78,11 +84,103 @@ func (m *machine) jobs(ctx context.Context) ([]job, error) {
 	}
 	ours := all[:0]
 	for _, j := range all {
-		if j.parse() {
-			ours = append(ours, j)
+		if !j.parse() {
+			continue
+		}
+		if j.Status == "pending" {
+			if err := m.finishFilling(ctx, j); err != nil {
+				return nil, fmt.Errorf("finishing the job %s: %w", j.ID, err)
+			}
+			continue
+		}
+		ours = append(ours, j)
+	}
+	ended, err := m.endedFillings(ctx)
+	return append(ours, ended...), err
+}
+
+// endedFillings are those that nobody has dismissed yet.
+func (m *machine) endedFillings(ctx context.Context) ([]job, error) {
+	var objects []struct{ Name string }
+	err := m.order(ctx, "qom-list", arguments{"path": "/objects"}, &objects)
+	if refused := (*commandError)(nil); err != nil && !errors.As(err, &refused) { // a keeper without disks has no /objects
+		return nil, err
+	}
+	var ended []job
+	for _, o := range objects {
+		if serial, ok := strings.CutPrefix(o.Name, filledPrefix); ok {
+			ended = append(ended, job{ID: fillID(serial), serial: serial, Status: concluded})
 		}
 	}
-	return ours, nil
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for serial, why := range m.unfilled {
+		ended = append(ended, job{ID: fillID(serial), serial: serial, Status: concluded, Error: why})
+	}
+	return ended, nil
+}
+
+// jobEnded is called for what QEMU says of a job that has ended, which is all that is
+// heard of a filling that failed.
+func (m *machine) jobEnded(data json.RawMessage) {
+	var end struct {
+		Device string `json:"device"` // the job's id
+		Error  string `json:"error"`
+	}
+	if err := json.Unmarshal(data, &end); err != nil || end.Error == "" {
+		return
+	}
+	if j := (job{ID: end.Device}); j.parse() && j.mark == "" {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.unfilled == nil {
+			m.unfilled = map[string]string{}
+		}
+		m.unfilled[j.serial] = end.Error
+	}
+}
+
+// finishFilling lets a filling end whose bytes are all there. QEMU (7.2) then writes
+// into the disk's header that it stands on its own, whether or not what says
+// where the bytes are has reached the file: a crash would leave zeroes. So that
+// has to go first. The header goes as well before anybody is told that it is over.
+func (m *machine) finishFilling(ctx context.Context, j job) error {
+	if err := m.flush(ctx, j.serial, sourcePrefix+j.serial); err != nil {
+		return err
+	}
+	if err := m.order(ctx, "job-finalize", arguments{"id": j.ID}, nil); err != nil {
+		return err
+	}
+	if err := m.untilGone(ctx, j.ID); err != nil {
+		return err
+	}
+	if err := m.flush(ctx, j.serial, nil); err != nil {
+		return err
+	}
+	return m.orders(ctx,
+		step{"blockdev-del", arguments{"node-name": sourcePrefix + j.serial}},
+		step{"object-add", arguments{"qom-type": "throttle-group", "id": filledPrefix + j.serial}})
+}
+
+func (m *machine) untilGone(ctx context.Context, id string) error {
+	return until(ctx, func(ctx context.Context) (bool, error) {
+		var all []job
+		err := m.order(ctx, "query-jobs", nil, &all)
+		return !slices.ContainsFunc(all, func(j job) bool { return j.ID == id }), err
+	})
+}
+
+// flush writes what QEMU has of a disk's metadata in memory, which reopening it
+// as it is does. Its file's node is named by its serial for that.
+func (m *machine) flush(ctx context.Context, serial string, backing any) error {
+	var nodes []node
+	if err := m.order(ctx, "query-named-block-nodes", arguments{"flat": true}, &nodes); err != nil {
+		return err
+	}
+	encrypted := slices.ContainsFunc(nodes, func(n node) bool { return n.Name == dataPrefix+serial && n.Encrypted })
+	data := dataNode("qcow2", serial, encrypted)
+	data["file"], data["backing"] = filePrefix+serial, backing
+	return m.order(ctx, "blockdev-reopen", arguments{"options": []arguments{data}}, nil)
 }
 
 // Jobs lists the jobs. See hypervisor.Storage.
@@ -124,7 +222,7 @@ func (h *Hypervisor) Dismiss(ctx context.Context, dir, id string) error {
 // dismiss drops the job last of all, so that who comes after us can do so again.
 func (m *machine) dismiss(ctx context.Context, j job) error {
 	if j.mark == "" {
-		return m.endJob(ctx, j)
+		return m.endFilling(ctx, j)
 	}
 	j, err := m.conclude(ctx, j)
 	if err != nil {
@@ -151,20 +249,40 @@ func (m *machine) dismiss(ctx context.Context, j job) error {
 	return m.order(ctx, "job-dismiss", arguments{"id": j.ID}, nil)
 }
 
-// endJob ends a job and forgets it, and nothing else.
-func (m *machine) endJob(ctx context.Context, j job) error {
-	if _, err := m.conclude(ctx, j); err != nil {
-		return err
+// endFilling cancels and forgets a filling. What has been filled is kept.
+func (m *machine) endFilling(ctx context.Context, j job) error {
+	if !j.ended() {
+		err := m.order(ctx, "job-cancel", arguments{"id": j.ID}, nil)
+		if refused := (*commandError)(nil); err != nil && !errors.As(err, &refused) { // it may just have ended
+			return err
+		}
+		if err := m.untilGone(ctx, j.ID); err != nil {
+			return fmt.Errorf("cancelling the job %s: %w", j.ID, err)
+		}
 	}
-	return m.order(ctx, "job-dismiss", arguments{"id": j.ID}, nil)
+	m.mu.Lock()
+	delete(m.unfilled, j.serial)
+	m.mu.Unlock()
+	err := m.order(ctx, "object-del", arguments{"id": filledPrefix + j.serial}, nil)
+	if refused := (*commandError)(nil); errors.As(err, &refused) {
+		return nil // there is none
+	}
+	return err
 }
 
-// conclude cancels a job that has not ended, and waits until it has.
+// conclude cancels a copy that has not ended, and waits until it has.
 func (m *machine) conclude(ctx context.Context, j job) (job, error) {
 	if j.ended() {
 		return j, nil
 	}
-	err := m.order(ctx, "job-cancel", arguments{"id": j.ID}, nil)
+	var steps []step
+	if !m.keeper { // the storage daemon (7.2) doesn't know yank
+		// QEMU waits for what it has sent to a server, the guest with it, and that
+		// may be for ever.
+		hangUp := arguments{"instances": []arguments{{"type": "block-node", "node-name": j.sink()}}}
+		steps = append(steps, step{"yank", hangUp})
+	}
+	err := m.attempt(ctx, append(steps, step{"job-cancel", arguments{"id": j.ID}})...)
 	if refused := (*commandError)(nil); err != nil && !errors.As(err, &refused) { // it may just have ended
 		return j, err
 	}
@@ -188,20 +306,29 @@ func (m *machine) conclude(ctx context.Context, j job) (job, error) {
 // Fill begins to fill a disk. See hypervisor.Storage.
 func (h *Hypervisor) Fill(ctx context.Context, dir, serial string, bytesPerSecond int64) error {
 	err := h.onDisks(ctx, dir, func(m *machine, s *storage) error {
-		if _, open := s.nodes[dataPrefix+serial]; !open {
+		n, open := s.nodes[dataPrefix+serial]
+		if !open {
 			return errNoDisk
 		}
-		if _, stands := s.nodes[sourcePrefix+serial]; !stands {
+		if !s.sourced(serial) {
 			return nil
+		}
+		if n.Image.Specific.Data.Subclusters {
+			return errors.New("its file has subclusters (extended_l2), and QEMU (7.2) aborts where it fills a cluster that is there in part")
+		}
+		if s.copying(serial) {
+			return nil // QEMU (7.2) does not survive both at once
 		}
 		if j, there := s.job(fillID(serial)); there && !j.ended() {
 			return nil
 		} else if there {
-			if err := m.endJob(ctx, j); err != nil {
+			if err := m.endFilling(ctx, j); err != nil {
 				return err
 			}
 		}
-		return m.stream(ctx, serial, bytesPerSecond)
+		return m.order(ctx, "block-stream", arguments{
+			"job-id": fillID(serial), "device": dataPrefix + serial, "speed": bytesPerSecond, "auto-finalize": false,
+		}, nil)
 	})
 	if err != nil {
 		return fmt.Errorf("filling the disk %s of the machine in %s: %w", serial, dir, err)
@@ -209,62 +336,18 @@ func (h *Hypervisor) Fill(ctx context.Context, dir, serial string, bytesPerSecon
 	return nil
 }
 
-func (m *machine) stream(ctx context.Context, serial string, bytesPerSecond int64) error {
-	return m.order(ctx, "block-stream", arguments{
-		"job-id": fillID(serial), "device": dataPrefix + serial, "speed": bytesPerSecond, "auto-dismiss": false,
-	}, nil)
-}
-
-// unfilling does something that QEMU (7.2) refuses while a disk is being
-// filled. What has been filled is kept, and where we die in between the next
-// Fill goes on.
-func (m *machine) unfilling(ctx context.Context, s *storage, serials []string, do func() error) error {
-	speeds, err := m.pauseFilling(ctx, s, serials)
-	if err == nil {
-		err = do()
-	}
-	for serial, speed := range speeds {
-		if again := m.stream(context.WithoutCancel(ctx), serial, speed); again != nil {
-			m.log.WarnContext(ctx, "a disk is not filled any further until the next Fill", "dir", m.dir, "serial", serial, "err", again)
-		}
-	}
-	return err
-}
-
-// pauseFilling ends the disks' fillings and tells the speed of each.
-func (m *machine) pauseFilling(ctx context.Context, s *storage, serials []string) (map[string]int64, error) {
-	speeds := map[string]int64{}
-	var all []struct {
-		Device string `json:"device"` // the job's id
-		Speed  int64  `json:"speed"`
-	}
+// endFillings ends the disks' fillings, before something that QEMU (7.2)
+// refuses or doesn't survive while a disk is being filled. What has been filled
+// is kept.
+func (m *machine) endFillings(ctx context.Context, s *storage, serials ...string) error {
 	for _, serial := range serials {
-		j, there := s.job(fillID(serial))
-		if !there || j.ended() {
-			continue
-		}
-		if all == nil {
-			if err := m.order(ctx, "query-block-jobs", nil, &all); err != nil {
-				return speeds, err
-			}
-		}
-		j, err := m.conclude(ctx, j)
-		if err != nil {
-			return speeds, err
-		}
-		if j.Error == "" {
-			continue // it has ended well meanwhile
-		}
-		if err := m.order(ctx, "job-dismiss", arguments{"id": j.ID}, nil); err != nil {
-			return speeds, err
-		}
-		for _, b := range all {
-			if b.Device == j.ID {
-				speeds[serial] = b.Speed
+		if j, there := s.job(fillID(serial)); there && !j.ended() {
+			if err := m.endFilling(ctx, j); err != nil {
+				return err
 			}
 		}
 	}
-	return speeds, nil
+	return nil
 }
 
 var validMark = regexp.MustCompile(`^[a-z0-9-]+$`)

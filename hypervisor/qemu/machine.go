@@ -39,8 +39,9 @@ type machine struct {
 	told    time.Time     // when the log last heard of a full disk; the monitor's reader's own
 
 	mu        sync.Mutex
-	monitor   *monitor // guarded by mu; nil while there is no conversation
-	forgotten bool     // guarded by mu; there shall be none any more
+	monitor   *monitor          // guarded by mu; nil while there is no conversation
+	forgotten bool              // guarded by mu; there shall be none any more
+	unfilled  map[string]string // guarded by mu; why disks' fillings failed, by serial
 }
 
 // event is called for all that QEMU tells by itself.
@@ -49,9 +50,11 @@ func (m *machine) event(e event) {
 	case "SHUTDOWN", "DEVICE_DELETED":
 		m.poke()
 	case "JOB_STATUS_CHANGE":
-		if bytes.Contains(e.Data, []byte(`"concluded"`)) {
+		if bytes.Contains(e.Data, []byte(`"concluded"`)) || bytes.Contains(e.Data, []byte(`"pending"`)) {
 			m.poke()
 		}
+	case "BLOCK_JOB_COMPLETED":
+		m.jobEnded(e.Data)
 	case "RESET":
 		select {
 		case m.resets <- struct{}{}:

@@ -12,9 +12,16 @@ import (
 type node struct {
 	Name   string `json:"node-name"`
 	Driver string `json:"drv"`
-	Depth  int    `json:"backing_file_depth"`
-	Image  struct {
-		Size int64 `json:"virtual-size"`
+	// What it stands on by its header, if that is a file.
+	Backing   string `json:"backing_file"`
+	Encrypted bool   `json:"encrypted"`
+	Image     struct {
+		Size     int64 `json:"virtual-size"`
+		Specific struct {
+			Data struct {
+				Subclusters bool `json:"extended-l2"`
+			} `json:"data"`
+		} `json:"format-specific"`
 	} `json:"image"`
 	Marks []mark `json:"dirty-bitmaps"`
 }
@@ -49,6 +56,7 @@ type storage struct {
 func (m *machine) storage(ctx context.Context) (*storage, error) {
 	s := &storage{nodes: map[string]node{}, devices: map[string]bool{}}
 	var nodes []node
+	// Not flat, QEMU (7.2) dies of it when a disk has been filled.
 	if err := m.order(ctx, "query-named-block-nodes", arguments{"flat": true}, &nodes); err != nil {
 		return nil, err
 	}
@@ -83,9 +91,16 @@ func (s *storage) serials() []string {
 	return all
 }
 
-// busy tells whether a job has to do with a disk and has not ended.
-func (s *storage) busy(serial string) bool {
-	return slices.ContainsFunc(s.jobs, func(j job) bool { return j.serial == serial && !j.ended() })
+// sourced tells whether a disk still stands on its source, which is closed when
+// the disk has been filled.
+func (s *storage) sourced(serial string) bool {
+	_, there := s.nodes[sourcePrefix+serial]
+	return there
+}
+
+// copying tells whether a disk is being copied.
+func (s *storage) copying(serial string) bool {
+	return slices.ContainsFunc(s.jobs, func(j job) bool { return j.serial == serial && j.mark != "" && !j.ended() })
 }
 
 func (s *storage) job(id string) (job, bool) {

@@ -45,6 +45,11 @@ func sectorMachine(t testing.TB, sector []byte) hypervisor.Machine {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if said, err := os.ReadFile(filepath.Join(dir, logName)); t.Failed() && err == nil && len(said) > 0 {
+			t.Logf("QEMU says %s", said)
+		}
+	})
 	disk := filepath.Join(dir, "boot.raw")
 	if err := writeSectorDisk(disk, sector); err != nil {
 		t.Fatal(err)
@@ -66,9 +71,11 @@ func TestConformance(t *testing.T) {
 		hypervisortest.PowersOff: powersOff,
 		hypervisortest.Obeys:     obeys,
 	}
-	hypervisortest.Run(t, func(*testing.T) hypervisortest.World {
+	needsTools(t)
+	hypervisortest.Run(t, func(t *testing.T) hypervisortest.World {
 		return hypervisortest.World{
-			Open: func(t *testing.T) hypervisor.Hypervisor { return openTest(t) },
+			Storage: testStorage(t),
+			Open:    func(t *testing.T) hypervisor.Hypervisor { return openTest(t) },
 			Machine: func(t *testing.T, g hypervisortest.Guest) hypervisor.Machine {
 				return sectorMachine(t, printSector(hypervisortest.Hello, endings[g]))
 			},

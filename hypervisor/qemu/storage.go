@@ -62,7 +62,7 @@ func (h *Hypervisor) onDisks(ctx context.Context, dir string, do func(*machine, 
 func (m *machine) release(ctx context.Context, s *storage, serial string) (closed bool, err error) {
 	for _, j := range s.jobs {
 		if j.serial == serial && j.mark == "" {
-			if err := m.endJob(ctx, j); err != nil {
+			if err := m.endFilling(ctx, j); err != nil {
 				return false, err
 			}
 		} else if j.serial == serial && !j.ended() {
@@ -79,12 +79,13 @@ func (m *machine) release(ctx context.Context, s *storage, serial string) (close
 	if err != nil {
 		return false, err
 	}
-	return true, m.forgetObjects(ctx, serial)
+	return true, m.forgetParts(ctx, serial)
 }
 
-// forgetObjects removes a disk's objects, of which only some may be there.
-func (m *machine) forgetObjects(ctx context.Context, serial string) error {
+// forgetParts removes a disk's source and objects, of which only some may be there.
+func (m *machine) forgetParts(ctx context.Context, serial string) error {
 	err := m.attempt(ctx,
+		step{"blockdev-del", arguments{"node-name": sourcePrefix + serial}},
 		step{"object-del", arguments{"id": limitPrefix + serial}},
 		step{"object-del", arguments{"id": keyPrefix + serial}},
 	)
@@ -135,7 +136,7 @@ func (m *machine) plug(ctx context.Context, s *storage, d hypervisor.Disk) error
 			return errors.Join(err, errors.New("it is still being copied since it was unplugged"))
 		}
 	}
-	if err := m.forgetObjects(ctx, d.Serial); err != nil {
+	if err := m.forgetParts(ctx, d.Serial); err != nil {
 		return err
 	}
 	err := m.open(ctx, d)
@@ -147,7 +148,7 @@ func (m *machine) plug(ctx context.Context, s *storage, d hypervisor.Disk) error
 		if refused := (*commandError)(nil); errors.As(undo, &refused) {
 			undo = nil // it may not have come that far
 		}
-		return errors.Join(err, undo, m.forgetObjects(ctx, d.Serial))
+		return errors.Join(err, undo, m.forgetParts(ctx, d.Serial))
 	}
 	return nil
 }
@@ -169,6 +170,9 @@ func (m *machine) open(ctx context.Context, d hypervisor.Disk) error {
 	steps := []step{{"object-add", limiter(d)}}
 	if key := d.Attachment.Key; len(key) > 0 {
 		steps = append(steps, step{"object-add", secret(d, arguments{"data": block.Passphrase(key)})})
+	}
+	if d.Attachment.Source.Socket != "" {
+		steps = append(steps, step{"blockdev-add", sourceNode(d)})
 	}
 	return m.orders(ctx, append(steps, step{"blockdev-add", blockdev(d)})...)
 }
@@ -321,9 +325,10 @@ func (h *Hypervisor) Adjust(ctx context.Context, dir, serial string, size int64,
 		if err := m.order(ctx, "qom-set", limit, nil); err != nil || size <= n.Image.Size {
 			return err
 		}
-		return m.unfilling(ctx, s, []string{serial}, func() error {
-			return m.order(ctx, "block_resize", arguments{"node-name": diskPrefix + serial, "size": size}, nil)
-		})
+		if err := m.endFillings(ctx, s, serial); err != nil {
+			return err
+		}
+		return m.order(ctx, "block_resize", arguments{"node-name": diskPrefix + serial, "size": size}, nil)
 	})
 	if err != nil {
 		return fmt.Errorf("adjusting the disk %s of the machine in %s: %w", serial, dir, err)
