@@ -85,6 +85,7 @@ func (w *World) converge() error {
 	var unrest error
 	for range rounds {
 		w.timePasses()
+		w.guestsGiveBack()
 		w.nodePass()
 		report, _ := w.node.Report()
 		if err := w.controller.TakeIn(w.ctx, report); err != nil {

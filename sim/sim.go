@@ -14,7 +14,7 @@
 //	a message           is lost, comes twice, or after later ones
 //	an effect           fails, before or after it was made (faults.go)
 //	a process           of the cloud or the node dies, before or after any effect or commit
-//	a guest             powers itself off; its process dies
+//	a guest             powers itself off; its process dies; it keeps a disk that it should give back
 //
 // A world is a function of its seed: a failure is found again by its number.
 //
@@ -22,7 +22,9 @@
 //
 // After every step: no machine runs of which the cloud has given anything away;
 // no two run with one address; every instance that a user was told of is there;
-// what the node has given away is what its instances took. And when the faults
+// what the node has given away is what its instances took; a volume is open once, in
+// a machine that it is attached to or in none, and holds what a guest wrote to it
+// last. And when the faults
 // end: all that is wished runs, and of all that is not, nothing is left
 // (invariants.go).
 package sim
@@ -117,7 +119,7 @@ func New(o Options) (*World, error) {
 		Options: o, ctx: context.Background(), now: birth,
 		rand:     rand.New(rand.NewPCG(o.Seed, 1)),
 		memory:   state.NewMemory(),
-		machines: hypervisorfake.New(hypervisorfake.Linux), disks: blockfake.New(blockfake.Anything), host: networkfake.NewHost(),
+		machines: hypervisorfake.New(boots), disks: blockfake.New(blockfake.Anything), host: networkfake.NewHost(),
 		volumes: blockfake.New(blockfake.Anything), vault: newVault(),
 		promised: map[cloud.InstanceID]bool{}, wrote: map[cloud.VolumeID]int{},
 	}
@@ -236,7 +238,7 @@ func (w *World) step() {
 	}{
 		{24, w.nodePass}, {12, w.nodeReports}, {16, w.deliverReport}, {16, w.deliverAssignment},
 		{10, w.cloudPass}, {5, w.userRuns}, {5, w.userTerminates}, {1, w.userReboots}, {2, w.guestActs},
-		{8, w.userStores}, {1, w.userStops}, {2, w.userStarts}, {2, w.guestWrites},
+		{8, w.userStores}, {1, w.userStops}, {2, w.userStarts}, {2, w.guestWrites}, {1, w.guestsGiveBack},
 		{4, w.timePasses}, {3, w.loseMessage}, {1, w.restartNode}, {1, w.restartCloud},
 	}
 	total := 0

@@ -9,6 +9,7 @@ import (
 
 	"mallee/cloud"
 	"mallee/hypervisor"
+	hypervisorfake "mallee/hypervisor/fake"
 	"mallee/state"
 )
 
@@ -62,12 +63,38 @@ func (w *World) anyVolume() (string, bool) {
 	return oneOf(w, state.Volumes, func(v *cloud.Volume) (string, bool) { return string(v.ID), true })
 }
 
+// dataVolume is one that is no root, and free or not; users know what they do, mostly.
+func (w *World) dataVolume(free bool) (string, bool) {
+	if w.rand.IntN(8) == 0 {
+		return w.anyVolume()
+	}
+	return oneOf(w, state.Volumes, func(v *cloud.Volume) (string, bool) {
+		return string(v.ID), v.Deleted.IsZero() && (v.Attachment == nil) == free && (free || v.Attachment.Device != "/dev/sda")
+	})
+}
+
+// runningInstance is one that is wished to run, or any.
+func (w *World) runningInstance() (string, bool) {
+	if w.rand.IntN(8) == 0 {
+		return w.anyInstance()
+	}
+	return oneOf(w, state.Instances, func(i *cloud.Instance) (string, bool) {
+		return string(i.ID), i.Wish == cloud.WishRunning
+	})
+}
+
 func (w *World) anySnapshot() (string, bool) {
 	return oneOf(w, state.Snapshots, func(s *cloud.Snapshot) (string, bool) { return string(s.ID), s.Volume != "" })
 }
 
 func (w *World) userCreatesVolume() {
-	if n := count(state.Volumes.All(w.store.View())); n >= maxVolumes {
+	data := 0
+	for v := range state.Volumes.All(w.store.View()) {
+		if v.Attachment == nil || v.Attachment.Device != "/dev/sda" {
+			data++
+		}
+	}
+	if data >= maxVolumes {
 		return
 	}
 	form := map[string]string{"AvailabilityZone": "sim-1a", "Size": strconv.Itoa(1 + w.rand.IntN(3))}
@@ -79,8 +106,8 @@ func (w *World) userCreatesVolume() {
 }
 
 func (w *World) userAttaches() {
-	v, ok := w.anyVolume()
-	i, launched := w.anyInstance()
+	v, ok := w.dataVolume(true)
+	i, launched := w.runningInstance()
 	if ok && launched {
 		device := string(rune('f' + w.rand.IntN(5)))
 		w.call("AttachVolume", map[string]string{"VolumeId": v, "InstanceId": i, "Device": "/dev/sd" + device})
@@ -88,13 +115,13 @@ func (w *World) userAttaches() {
 }
 
 func (w *World) userDetaches() {
-	if v, ok := w.anyVolume(); ok {
+	if v, ok := w.dataVolume(false); ok {
 		w.call("DetachVolume", map[string]string{"VolumeId": v, "Force": strconv.FormatBool(w.rand.IntN(4) == 0)})
 	}
 }
 
 func (w *World) userDeletesVolume() {
-	if v, ok := w.anyVolume(); ok {
+	if v, ok := w.dataVolume(true); ok {
 		w.call("DeleteVolume", map[string]string{"VolumeId": v})
 	}
 }
@@ -109,7 +136,7 @@ func (w *World) userSnapshots() {
 	if n := count(state.Snapshots.All(w.store.View())); n > maxSnapshots {
 		return
 	}
-	if i, ok := w.anyInstance(); ok && w.rand.IntN(2) == 0 {
+	if i, ok := w.runningInstance(); ok && w.rand.IntN(2) == 0 {
 		w.call("CreateSnapshots", map[string]string{"InstanceSpecification.InstanceId": i})
 		return
 	}
@@ -158,6 +185,23 @@ func (w *World) guestWrites() {
 				w.wrote[cloud.VolumeID(id)] = w.writes
 				return
 			}
+		}
+	}
+}
+
+// boots Linux; every other guest keeps the disks that it is asked for, until
+// guestsGiveBack.
+func boots(m hypervisor.Machine) (hypervisorfake.Guest, error) {
+	guest, err := hypervisorfake.Linux(m)
+	guest.Keeps = m.ID != "" && m.ID[len(m.ID)-1]%2 == 0
+	return guest, err
+}
+
+// guestsGiveBack all disks that they were asked for.
+func (w *World) guestsGiveBack() {
+	for _, m := range w.machines.Machines() {
+		for _, d := range m.Disks {
+			w.machines.GiveBack(m.Dir, d.Serial)
 		}
 	}
 }
@@ -255,6 +299,8 @@ func (w *World) unrestOf(view *state.View, v *cloud.Volume) error {
 	switch {
 	case !v.Deleted.IsZero():
 		return fmt.Errorf("%s is not gone", v.ID)
+	case seen.Phase == cloud.VolumeFailed:
+		return nil // after so many faults it may
 	case seen.Phase != cloud.VolumeReady || seen.SizeGiB != v.SizeGiB:
 		return fmt.Errorf("%s of %d GiB is seen %s with %d", v.ID, v.SizeGiB, seen.Phase, seen.SizeGiB)
 	case v.Source != nil:
