@@ -238,7 +238,7 @@ func (n *Node) takeBack(ctx context.Context, m *machine, wanted []cloud.Volume, 
 		case slices.ContainsFunc(wanted, func(w cloud.Volume) bool { return w.ID == id }):
 		case !has(id):
 			closed = append(closed, id)
-		case n.copying(m.id, id):
+		case n.copying(n.machineHost(m.id), id):
 			m.poll(n.Now())
 		default:
 			m.poll(n.Now())
@@ -266,13 +266,15 @@ func (n *Node) unplug(ctx context.Context, m *machine, id cloud.VolumeID) error 
 	return nil
 }
 
-// fill a volume that is open from what it stands on, and say whether it is full.
+// fill a volume that is open from what it stands on, and say whether it is full. One
+// that is being copied has to wait: the hypervisor does not fill it meanwhile, and
+// that there is no job of it says nothing then.
 func (n *Node) fill(ctx context.Context, h host, v *volume) (full bool, err error) {
 	n.mu.Lock()
 	filled := v.filled
 	n.mu.Unlock()
-	if filled == 100 {
-		return true, nil
+	if filled == 100 || n.copying(h, v.id) {
+		return filled == 100, nil
 	}
 	percent, err := n.fillJob(ctx, h, hypervisor.FillID(serialOf(v.id)), func() error {
 		return n.Storage.Fill(ctx, h.dir, serialOf(v.id), 0)

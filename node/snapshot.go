@@ -181,12 +181,12 @@ func (n *Node) in(h host) (list []*snap) {
 
 func byID(a, b *snap) int { return cmp.Compare(a.memo.Snapshot, b.memo.Snapshot) }
 
-// copying says whether a copy of the volume goes on in the machine.
-func (n *Node) copying(id cloud.InstanceID, volume cloud.VolumeID) bool {
+// copying says whether the host may have a copy of the volume going on.
+func (n *Node) copying(h host, volume cloud.VolumeID) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, s := range n.snapshots {
-		if s.memo.Volume == volume && s.memo.Host == n.machineHost(id).name {
+		if s.memo.Volume == volume && s.memo.Host == h.name {
 			return true
 		}
 	}

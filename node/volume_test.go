@@ -342,6 +342,33 @@ func TestFill(t *testing.T) {
 	}
 }
 
+// While a volume is copied it is not filled, which is not taken for being full.
+func TestFillWaitsForACopy(t *testing.T) {
+	r := newRig(t)
+	w := volumeOf(1, first, "/dev/sdf")
+	w.Source = &cloud.Content{Manifest: "m", Size: 1 << 30}
+	a := link.Assignment{Volumes: []cloud.Volume{w}, Instances: []cloud.Instance{instance(1)}, Snapshots: []cloud.Snapshot{snapshotOf(1, w)}}
+	r.tell(a)
+	r.lasts()
+	r.wantSeen("up", 1, "taken true, 0 of 0")
+	r.world.Hold(r.machineDir(first), "snap-00000001")
+	before, _ := r.reported(w.ID)
+	r.order()
+	r.passes(5)
+	if got := r.effects(); got != "" {
+		t.Errorf("effects %s", got)
+	}
+	r.wantVolume("while it is copied", before)
+	if before.Filled == 100 {
+		t.Error("full at once")
+	}
+	r.world.Release(r.machineDir(first), "snap-00000001")
+	r.passes(5)
+	if v, _ := r.reported(w.ID); v.Filled != 100 {
+		t.Errorf("then: %+v", v)
+	}
+}
+
 // Only so many volumes are filled at once while they are free.
 func TestFillersAreFew(t *testing.T) {
 	r := newRig(t)
