@@ -220,11 +220,27 @@ func (n *Node) adjust(ctx context.Context, m *machine, w cloud.Volume, status hy
 	n.mu.Lock()
 	v := n.volumes[w.ID]
 	n.mu.Unlock()
+	n.fillInMachine(ctx, m, v)
+	return nil
+}
+
+// fillInMachine goes on beside the guest; that it fails is no failure of the
+// machine's, which reads what it lacks from the source.
+func (n *Node) fillInMachine(ctx context.Context, m *machine, v *volume) {
+	if n.Now().Before(v.fillAt) {
+		return
+	}
 	full, err := n.fill(ctx, n.machineHost(m.id), v)
 	if !full {
 		m.poll(n.Now())
 	}
-	return err
+	if err == nil {
+		v.fillFailures = 0
+		return
+	}
+	v.fillFailures++
+	v.fillAt = n.Now().Add(backoff(v.fillFailures))
+	n.Log.Warn("a volume can't be filled yet", "volume", v.id, "instance", m.id, "attempt", v.fillFailures, "err", err)
 }
 
 // takeBack what the machine may have and should not: it is asked for until it is

@@ -84,7 +84,7 @@ func (n *Node) keepVolume(ctx context.Context, v *volume, w cloud.Volume, assign
 	}
 	if !open {
 		disk, err := n.ensureVolume(ctx, w)
-		if err != nil || !n.needsKeeper(v, w, sets) {
+		if err != nil || !n.needsKeeper(v, w, sets) || len(sets) == 0 && !n.claimFiller(v) {
 			return false, err
 		}
 		if err := n.startKeeper(ctx, v, k, disk); err != nil {
@@ -155,19 +155,40 @@ func (n *Node) startKeeper(ctx context.Context, v *volume, k host, disk hypervis
 
 // endKeeper closes the volume, and is no error where it isn't open.
 func (n *Node) endKeeper(ctx context.Context, v *volume, k host) error {
-	if _, err := os.Stat(k.dir); errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if _, err := os.Stat(k.dir); !errors.Is(err, fs.ErrNotExist) {
+		if err := n.removeKeeper(ctx, k); err != nil {
+			return err
+		}
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.stopFilling(v)
+	return nil
+}
+
+func (n *Node) removeKeeper(ctx context.Context, k host) error {
 	if err := n.Hypervisor.Kill(ctx, k.dir); err != nil {
 		return fmt.Errorf("end the keeper: %w", err)
 	}
 	if err := errors.Join(os.RemoveAll(k.dir), durable.SyncDir(filepath.Dir(k.dir))); err != nil {
 		return fmt.Errorf("remove the keeper's folder: %w", err)
 	}
+	return nil
+}
+
+// claimFiller has the volume's keeper count among those that fill, if there is room
+// for another.
+func (n *Node) claimFiller(v *volume) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.stopFilling(v)
-	return nil
+	if !v.filling && n.fillers >= maxFillers {
+		return false
+	}
+	if !v.filling {
+		v.filling = true
+		n.fillers++
+	}
+	return true
 }
 
 // stopFilling makes room for another keeper that fills. mu is held.
@@ -183,12 +204,6 @@ func (n *Node) workInKeeper(ctx context.Context, v *volume, k host, running int,
 	if len(sets) > 0 || running > 0 {
 		return n.takeAll(ctx, k, sets)
 	}
-	n.mu.Lock()
-	if !v.filling {
-		v.filling = true
-		n.fillers++
-	}
-	n.mu.Unlock()
 	_, err := n.fill(ctx, k, v)
 	return err
 }

@@ -38,7 +38,10 @@ type volume struct {
 	filling  bool      // its keeper counts among Node.fillers
 	freeAt   time.Time // since when no machine has it
 
-	stands bool // on its source still, as it was last opened; its hand's own
+	// Its hand's own.
+	stands       bool      // on its source still, as it was last opened; guarded by Node.mu too
+	fillFailures int       // in a machine, since it last went well
+	fillAt       time.Time // when it is tried again
 }
 
 // serialOf a volume is what EC2 has a guest see: the id without its dash.

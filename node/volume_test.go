@@ -342,6 +342,31 @@ func TestFill(t *testing.T) {
 	}
 }
 
+// A filling that fails is tried again, ever later, and is no matter of the guest's.
+func TestFillFails(t *testing.T) {
+	r := newRig(t)
+	w := volumeOf(1, first, "/dev/sdf")
+	w.Source = &cloud.Content{Manifest: "m", Size: 1 << 30}
+	r.fail["fill"] = errors.New("the store is away")
+	r.tell(link.Assignment{Volumes: []cloud.Volume{w}, Instances: []cloud.Instance{instance(1)}})
+	r.lasts()
+	tried := r.count("fill")
+	for range 10 {
+		r.now = r.now.Add(time.Second)
+		if m := r.wantPhase(cloud.PhaseUp); m.Reason != (cloud.Reason{}) {
+			t.Errorf("reason %+v", m.Reason)
+		}
+	}
+	if got := r.count("fill") - tried; got < 1 || got > 4 {
+		t.Errorf("tried %d times in ten seconds", got)
+	}
+	r.fail["fill"] = nil
+	r.passes(4)
+	if v, _ := r.reported(w.ID); v.Filled != 100 {
+		t.Errorf("then: %+v", v)
+	}
+}
+
 // While a volume is copied it is not filled, which is not taken for being full.
 func TestFillWaitsForACopy(t *testing.T) {
 	r := newRig(t)
