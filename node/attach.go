@@ -16,7 +16,7 @@ import (
 // a volume of its is still in another hand, which wakes it.
 var errWaiting = errors.New("a volume is not free yet")
 
-// askEvery is how often a guest is asked to give a volume back: one that boots
+// askEvery is how often a guest is asked to give a volume back, or to shut down: one that boots
 // doesn't hear it.
 const askEvery = 10 * time.Second
 

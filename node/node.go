@@ -150,6 +150,7 @@ type machine struct {
 	memo        *memo                         // nil until it was read
 	startedAt   time.Time                     // of a machine that has not proven yet that it lasts; zero: it has, or wasn't started
 	powerDownBy time.Time                     // when a guest that was asked to shut down is no longer waited for; zero: it wasn't asked
+	pressedAt   time.Time                     // when it was last asked to
 	lookAt      time.Time                     // when what goes on in it is looked at again; zero: nothing does
 	adjusted    map[cloud.VolumeID]adjustment // what its volumes are known to be set to
 	rootSwept   bool                          // no copy of its root disk is left of an earlier program

@@ -89,15 +89,24 @@ func (n *Node) takeFrom(ctx context.Context, m *machine, sets [][]cloud.Snapshot
 	return n.takeAll(ctx, n.machineHost(m.id), sets)
 }
 
-// shutDown asks the guest once, and says when it is down or had its time.
+// shutDown asks the guest, and says when it is down or had its time. It is asked
+// again and again, for one that boots doesn't hear it.
 func (n *Node) shutDown(ctx context.Context, m *machine, status hypervisor.Status, grace time.Duration) (down bool, err error) {
-	if status == hypervisor.Running && m.powerDownBy.IsZero() {
+	if status != hypervisor.Running {
+		return true, nil
+	}
+	now := n.Now()
+	if m.powerDownBy.IsZero() {
+		m.powerDownBy, m.pressedAt = now.Add(grace), time.Time{}
+	}
+	if now.Sub(m.pressedAt) >= askEvery {
 		if err := n.Hypervisor.PowerDown(ctx, n.machineDir(m.id)); err != nil {
 			return false, fmt.Errorf("ask the guest to shut down: %w", err)
 		}
-		m.powerDownBy = n.Now().Add(grace)
+		m.pressedAt = now
 	}
-	return status != hypervisor.Running || !n.Now().Before(m.powerDownBy), nil
+	m.lookAt = earlier(m.lookAt, m.pressedAt.Add(askEvery))
+	return !now.Before(m.powerDownBy), nil
 }
 
 // letGo says when the machine of an instance that is not assigned any more may be
