@@ -77,7 +77,7 @@ func (m *machine) blockError(data json.RawMessage) {
 		return // or told already: each try to go on may fail anew
 	}
 	m.told = time.Now()
-	m.log.Warn("a guest is paused until its disk can be written", "dir", m.dir, "disk", why.Node, "reason", why.Reason)
+	m.log.Warn("a guest is paused until its disk can be read and written", "dir", m.dir, "disk", why.Node, "reason", why.Reason)
 }
 
 // talk returns the monitor, connected anew where it is not.

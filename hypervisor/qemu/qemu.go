@@ -16,11 +16,18 @@
 // that also a later program can tell that from a crash, and can start it again
 // in place.
 //
+// Disks come and go, are copied and filled by QEMU's block layer, whose nodes
+// and jobs are named so that they say all about themselves (disk.go, job.go). A
+// machine without processors is the storage daemon: that layer alone. Copies are pushed
+// to a server of ours; nothing is ever exported from a guest's process.
+//
 // What can go wrong: QEMU is missing or dies at once (Start says its last
 // words); it lives but doesn't answer (the machine counts as Running, and Kill
 // ends it by signal); the disk's file system is full (QEMU pauses the guest at
-// the failing write, and Observe lets it try again); a guest writes to its
-// console for ever (Observe keeps the log bounded).
+// the failing write, and Observe lets it try again); the server of what a disk
+// still stands on is away (reads wait, then the guest is paused, and Observe lets
+// it try again); a guest doesn't give a disk back (it can be taken, and the guest keeps
+// a device at which everything fails); a guest writes to its console for ever (Observe keeps the log bounded).
 package qemu
 
 import (
