@@ -182,7 +182,7 @@ func TestSnapshotWithReboot(t *testing.T) {
 			r.wantSeen("while it shuts down", 1, "taken false, 0 of 0")
 			if !boots {
 				r.now = r.now.Add(powerDownGrace - time.Second)
-				r.wantEffects("almost in time", "")
+				r.wantEffects("almost in time", "power down")
 				r.now = r.now.Add(time.Second)
 			}
 			r.wantEffects("when it has", "open sink, copy, copied, reset")

@@ -28,10 +28,10 @@ const (
 	refcountOrder = 4 // 16 bits a refcount
 
 	// Subclusters of 4 KiB, so that a small write to a fresh overlay copies 4 KiB
-	// from the base and not a cluster.
+	// from the base and not a cluster. A disk that is to be filled from a source has
+	// none: QEMU (7.2) aborts when it fills a cluster that is there in part.
 	incompatibleExtendedL2 = 1 << 4
 	l2EntrySize            = 16
-	bytesPerL2             = clusterSize / l2EntrySize * clusterSize // 1 GiB
 
 	cryptLUKS = 2
 
@@ -78,7 +78,12 @@ type piece struct {
 // layout is a fresh image of the disk and its length in bytes; random makes the
 // key of an encrypted one.
 func layout(d block.Disk, random io.Reader) (pieces []piece, length int64, err error) {
-	l1Entries := (d.Size + bytesPerL2 - 1) / bytesPerL2
+	incompatible := uint64(incompatibleExtendedL2)
+	if d.Source != (block.Source{}) {
+		incompatible = 0
+	}
+	perL2 := image{header: header{ClusterBits: clusterBits, Incompatible: incompatible}}.bytesPerL2()
+	l1Entries := (d.Size + perL2 - 1) / perL2
 	clusters := 3 + (l1Entries*8+clusterSize-1)/clusterSize
 	extensions, base := origin(d)
 	method := uint32(0)
@@ -106,7 +111,7 @@ func layout(d block.Disk, random io.Reader) (pieces []piece, length int64, err e
 		L1Offset:              3 * clusterSize,
 		RefcountTableOffset:   1 * clusterSize,
 		RefcountTableClusters: 1,
-		Incompatible:          incompatibleExtendedL2,
+		Incompatible:          incompatible,
 		RefcountOrder:         refcountOrder,
 		HeaderLength:          headerLength,
 	}
