@@ -67,9 +67,17 @@ func (c *Controller) Assignment(id cloud.NodeID) link.Assignment {
 // known to be is left out of the transaction, which compares all that it reads:
 // a node has hundreds, and reports all of them when one has changed.
 func (c *Controller) TakeIn(ctx context.Context, r link.Report) error {
+	if err := c.takeInMachines(ctx, r); err != nil {
+		return err
+	}
+	return c.takeInTasks(ctx, r)
+}
+
+// takeInMachines, and volumes and snapshots.
+func (c *Controller) takeInMachines(ctx context.Context, r link.Report) error {
 	view := c.Store.View()
-	changed, volumes, snapshots, tasks := c.changed(view, r), c.volumeNews(view, r), c.snapshotNews(view, r), c.taskNews(view, r)
-	news := len(changed) + len(volumes) + len(snapshots) + len(tasks) + len(c.absent(view, r)) + len(c.deleted(view, r))
+	changed, volumes, snapshots := c.changed(view, r), c.volumeNews(view, r), c.snapshotNews(view, r)
+	news := len(changed) + len(volumes) + len(snapshots) + len(c.absent(view, r)) + len(c.deleted(view, r))
 	if news == 0 && !c.joins(view, r) {
 		return nil
 	}
@@ -83,11 +91,6 @@ func (c *Controller) TakeIn(ctx context.Context, r link.Report) error {
 		}
 		for _, s := range snapshots {
 			c.observeSnapshot(tx, r, s)
-		}
-		for _, t := range tasks {
-			if err := c.observeTask(tx, r, t); err != nil {
-				return err
-			}
 		}
 		for _, id := range c.absent(tx, r) {
 			c.release(tx, id)

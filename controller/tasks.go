@@ -3,6 +3,7 @@ package controller
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -31,6 +32,41 @@ func (c *Controller) taskNews(view *state.View, r link.Report) (news []link.Task
 		}
 	}
 	return news
+}
+
+// takeInTasks one by one: what a user asked for, and can't be had, is no reason to
+// miss anything else that the report says.
+func (c *Controller) takeInTasks(ctx context.Context, r link.Report) error {
+	for _, said := range c.taskNews(c.Store.View(), r) {
+		err := c.Store.Update(ctx, func(tx *state.Tx) error { return c.observeTask(tx, r, said) })
+		var unusable *unusableError
+		if errors.As(err, &unusable) {
+			c.Log.Warn("what a task made can't be used", "task", said.Task, "err", err)
+			said.Phase, said.Reason = cloud.TaskFailed, unusable.reason()
+			err = c.Store.Update(ctx, func(tx *state.Tx) error { return c.observeTask(tx, r, said) })
+		}
+		if err != nil {
+			return fmt.Errorf("take in what node %s says of task %s: %w", r.Node, said.Task, err)
+		}
+	}
+	return nil
+}
+
+// unusableError tells that what a task made has no place in the state, which
+// another attempt won't change.
+type unusableError struct{ err error }
+
+func (e *unusableError) Error() string { return e.err.Error() }
+func (e *unusableError) Unwrap() error { return e.err }
+
+// reason of the failure, for the user: a name that he has given to another image
+// is for him to change.
+func (e *unusableError) reason() cloud.Reason {
+	var taken *state.TakenError
+	if errors.As(e.err, &taken) {
+		return cloud.Reason{Code: "ClientError", Message: fmt.Sprintf("ClientError: the image's name is in use by %s; deregister that, and import again", taken.Owner)}
+	}
+	return cloud.Reason{Code: "ServerError", Message: "ServerError: " + e.err.Error()}
 }
 
 // observeTask writes how far a task is, and its end where it has come.
@@ -84,7 +120,7 @@ func (c *Controller) finish(tx *state.Tx, t cloud.Task, made cloud.TaskResult) e
 		t.Made["manifest"] = made.Manifest
 	}
 	if err != nil {
-		return fmt.Errorf("finish task %s: %w", t.ID, err)
+		return &unusableError{fmt.Errorf("finish task %s: %w", t.ID, err)}
 	}
 	state.FinishTask(tx, t, c.Now())
 	c.Log.Info("task done", "task", t.ID)
@@ -95,8 +131,11 @@ func (c *Controller) finish(tx *state.Tx, t cloud.Task, made cloud.TaskResult) e
 // beside its first.
 func withAllDisks(sources []cloud.DiskFile, n int) []cloud.DiskFile {
 	sources = slices.Clone(sources)
-	for len(sources) < n {
-		sources = append(sources, cloud.DiskFile{Device: fmt.Sprintf("/dev/sd%c", 'a'+len(sources))})
+	for letter := 'b'; len(sources) < n; letter++ {
+		device := fmt.Sprintf("/dev/sd%c", letter)
+		if !slices.ContainsFunc(sources, func(f cloud.DiskFile) bool { return f.Device == device }) {
+			sources = append(sources, cloud.DiskFile{Device: device})
+		}
 	}
 	return sources
 }

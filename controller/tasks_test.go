@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -66,6 +67,17 @@ func TestTaskEnds(t *testing.T) {
 			},
 		},
 		{
+			name: "the disks of an OVA of which the first has the second's usual name",
+			task: cloud.Task{Kind: cloud.ImportImage, Sources: []cloud.DiskFile{{URL: "u", Device: "/dev/sdb"}}},
+			said: link.Task{Phase: cloud.TaskDone, Result: cloud.TaskResult{Contents: []cloud.Content{gib(2), gib(1)}}},
+			check: func(t *testing.T, r state.Reader, task *cloud.Task) {
+				i, _, ok := state.Images.Get(r, cloud.ImageID(task.Made["image"]))
+				if !ok || len(i.Mappings) != 2 || i.Mappings[1].Device != "/dev/sdc" {
+					t.Errorf("%+v", i)
+				}
+			},
+		},
+		{
 			name: "a volume", task: cloud.Task{Kind: cloud.ImportVolume, Sources: []cloud.DiskFile{{VolumeGiB: 5}}, Params: map[string]string{cloud.ParamZone: "z"}},
 			said: link.Task{Phase: cloud.TaskDone, Result: cloud.TaskResult{Contents: []cloud.Content{gib(3)}}},
 			check: func(t *testing.T, r state.Reader, task *cloud.Task) {
@@ -119,6 +131,48 @@ func TestTaskEnds(t *testing.T) {
 				t.Errorf("%d tasks are still assigned", left)
 			}
 			test.check(t, c.Store.View(), task)
+		})
+	}
+}
+
+// TestUnusableResults end their tasks, and hold up nothing else that the report
+// says: a user may have given the image's name away meanwhile.
+func TestUnusableResults(t *testing.T) {
+	for name, test := range map[string]struct {
+		contents   []cloud.Content
+		code, says string
+	}{
+		"a name that is taken":  {[]cloud.Content{gib(1)}, "ClientError", "emi-0000beef"},
+		"a content that misses": {nil, "ServerError", "0 contents"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := taskDesk(t)
+			c.update(func(tx *state.Tx) {
+				if err := state.Enroll(tx, &cloud.Image{ID: "emi-0000beef", Account: "1", Name: "import-ami-1"}); err != nil {
+					t.Fatal(err)
+				}
+				state.AddTask(tx, cloud.Task{ID: "import-ami-1", Kind: cloud.ImportImage, Account: "1", Node: "n", Sources: []cloud.DiskFile{{URL: "u", Device: "/dev/sda1"}}})
+				state.AddTask(tx, cloud.Task{ID: "import-snap-1", Kind: cloud.ImportSnapshot, Account: "1", Node: "n", Sources: []cloud.DiskFile{{URL: "u"}}})
+			})
+			c.said(link.Report{Node: "n", Zone: "z", Capacity: cloud.Size{VCPUs: 7}, Tasks: []link.Task{
+				{Task: "import-ami-1", Phase: cloud.TaskDone, Result: cloud.TaskResult{Contents: test.contents}},
+				{Task: "import-snap-1", Phase: cloud.TaskDone, Result: cloud.TaskResult{Contents: []cloud.Content{gib(1)}}},
+			}})
+			bad, _, _ := state.Tasks.Get(c.Store.View(), "import-ami-1")
+			if bad.FinishedAt.IsZero() || bad.Failed.Code != test.code || !strings.Contains(bad.Failed.Message, test.says) {
+				t.Errorf("%+v", bad)
+			}
+			if good, _, _ := state.Tasks.Get(c.Store.View(), "import-snap-1"); good.FinishedAt.IsZero() || good.Failed.Code != "" {
+				t.Errorf("%+v", good)
+			}
+			for s := range state.Snapshots.All(c.Store.View()) {
+				if s.Description == "Created by AWS-VMImport service for import-ami-1" {
+					t.Errorf("of what failed there is %+v", s)
+				}
+			}
+			if n, _, _ := state.Nodes.Get(c.Store.View(), "n"); n.Capacity.VCPUs != 7 {
+				t.Error("the rest of the report was missed")
+			}
 		})
 	}
 }
