@@ -5,7 +5,13 @@ import "slices"
 // bundleCommands make, move and take apart bundles, on this machine and in the
 // object store.
 func bundleCommands() []command {
-	return slices.Concat(makingCommands(), fetchingCommands(), importCommands())
+	return slices.Concat(makingCommands(), fetchingCommands(), importCommands(), []command{
+		{
+			name: "bundle-vol", short: "Bundle a folder of files as a file system, or a block device as it is",
+			options: slices.Concat(volumeOptions, signingOptions, machineOptions, secretOptions),
+			run:     bundleVolume,
+		},
+	})
 }
 
 func makingCommands() []command {
