@@ -96,8 +96,7 @@ func (c *call) copyBytes(source, i *cloud.Image) error {
 		key := path.Join(string(i.ID), path.Base(source.Location))
 		t.Image, t.Ref, t.Target = i.ID, &ref, &cloud.DiskFile{Bucket: copiesBucket(i.Account), Key: key}
 		i.Location, i.Copying = path.Join(t.Target.Bucket, key), t.ID
-		state.AddTask(c.tx, *t)
-		return nil
+		return c.wish(t)
 	}
 	i.Location = string(i.Account) + "/" + i.Name
 	for n, m := range i.Mappings {

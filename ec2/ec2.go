@@ -88,6 +88,7 @@ type Options struct {
 	Endpoint      string        // of the region, as DescribeRegions tells it
 	MaxImageSize  int64         // bytes; DefaultMaxImageSize by default
 	MaxVolumes    int64         // GiB of an account's volumes together; DefaultMaxVolumes by default
+	MaxTasks      int           // of an account's that are not finished; DefaultMaxTasks by default
 	TakeWithin    time.Duration // that CreateSnapshot waits for the instant; DefaultTakeWithin by default
 	AllowUnsigned bool          // whether bundles that say UNSIGNED may be registered
 	Now           func() time.Time
@@ -111,6 +112,9 @@ func New(o Options) (*EC2, error) {
 	}
 	if o.MaxVolumes == 0 {
 		o.MaxVolumes = DefaultMaxVolumes
+	}
+	if o.MaxTasks == 0 {
+		o.MaxTasks = DefaultMaxTasks
 	}
 	if o.TakeWithin == 0 {
 		o.TakeWithin = DefaultTakeWithin

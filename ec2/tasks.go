@@ -37,10 +37,25 @@ func (c *call) newTask(kind cloud.TaskKind, node cloud.NodeID) (*cloud.Task, err
 	return &cloud.Task{ID: cloud.TaskID(id), Kind: kind, Account: c.account(), Node: node, CreatedAt: c.Now(), Params: map[string]string{}}, nil
 }
 
+// DefaultMaxTasks is how many unfinished tasks an account may have where Options
+// don't say: EC2's figure for imports.
+const DefaultMaxTasks = 20
+
+// wish for the task, if the account has not too many.
+func (c *call) wish(t *cloud.Task) error {
+	if n := state.AddTask(c.tx, *t); n > int64(c.MaxTasks) {
+		return wire.Errorf("ResourceCountLimitExceeded",
+			"The account has %d unfinished tasks (imports, exports, bundlings and copies), the most that it may have at once: wait for one, or cancel one", n-1)
+	}
+	return nil
+}
+
 // add the task, with the tags that were asked for, and remember it for its
 // client token.
 func (c *call) add(t *cloud.Task, resource string) error {
-	state.AddTask(c.tx, *t)
+	if err := c.wish(t); err != nil {
+		return err
+	}
 	c.made = string(t.ID)
 	return c.tagNew(resource, string(t.ID))
 }

@@ -244,3 +244,25 @@ func TestCopiesOfVolumes(t *testing.T) {
 		t.Error("the original was changed")
 	}
 }
+
+// TestTaskLimit: an account has so many tasks at once, and others have theirs.
+func TestTaskLimit(t *testing.T) {
+	c := ready(t).withFiles()
+	c.MaxTasks = 2
+	disk := "DiskContainer.Url=https://example.com/d.raw"
+	first := get[importSnapshotReply](c, c.user, "ImportSnapshot", disk).ID
+	get[registerImageReply](c, c.user, "CopyImage", "Name=a copy", "SourceImageId="+hvmImage, "SourceRegion=mallee")
+	for _, request := range [][]string{
+		{"ImportSnapshot", disk},
+		{"ImportImage", "DiskContainer.1.Url=https://example.com/d.raw"},
+		{"CopyImage", "Name=another copy", "SourceImageId=" + hvmImage, "SourceRegion=mallee"},
+		{"ExportImage", "ImageId=" + privateImage, "DiskImageFormat=RAW", "S3ExportLocation.S3Bucket=disks"},
+	} {
+		if r := c.refused(c.user, request[0], request[1:]...); r.Code != "ResourceCountLimitExceeded" || !strings.Contains(r.Message, "2 unfinished") {
+			t.Errorf("%v: %+v", request, r)
+		}
+	}
+	get[importSnapshotReply](c, c.admin, "ImportSnapshot", disk)
+	c.ended(first, func(*cloud.Task) {})
+	get[importSnapshotReply](c, c.user, "ImportSnapshot", disk)
+}

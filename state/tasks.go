@@ -9,10 +9,15 @@ import (
 // A task is wished by AddTask, given up by CancelTask (both by the API) and over
 // with FinishTask (by the loops). Each tells the node that does it.
 
-// AddTask wishes for a task to be done.
-func AddTask(tx *Tx, t cloud.Task) {
+// TaskRoom is the kind of the guards that count an account's unfinished tasks.
+const TaskRoom = "tasks"
+
+// AddTask wishes for a task to be done, and returns how many unfinished ones the
+// account has then.
+func AddTask(tx *Tx, t cloud.Task) (unfinished int64) {
 	Tasks.Put(tx, t)
 	poke(tx, t.Node)
+	return tx.Add(TaskRoom, string(t.Account), 1)
 }
 
 // CancelTask asks the node to give a task up; false says that it is over, or was
@@ -27,11 +32,14 @@ func CancelTask(tx *Tx, t cloud.Task, now time.Time) bool {
 	return true
 }
 
-// FinishTask notes how a task ended, Failed and Made being set; the node forgets
-// it then.
+// FinishTask notes how an unfinished task ended, Failed and Made being set; the
+// node forgets it then.
 func FinishTask(tx *Tx, t cloud.Task, now time.Time) {
 	t.FinishedAt = now
 	Tasks.Put(tx, t)
+	if Count(tx, TaskRoom, string(t.Account)) > 0 { // tasks of the first programs weren't counted
+		tx.Add(TaskRoom, string(t.Account), -1)
+	}
 	TaskObservations.Delete(tx, t.ID)
 	poke(tx, t.Node)
 }
