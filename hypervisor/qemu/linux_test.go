@@ -100,6 +100,12 @@ func tinyImage(t *testing.T) image.Artifacts {
 	return a
 }
 
+// in is the guest for a subtest, while its test waits.
+func (g *linux) in(t *testing.T) *linux {
+	g.t = t
+	return g
+}
+
 // until reads the console up to what is wanted.
 func (g *linux) until(want *regexp.Regexp) error {
 	g.conn.SetReadDeadline(time.Now().Add(guestPatience))
@@ -277,12 +283,14 @@ END`)
 	g.run("> /dev/stop; wait; cat /dev/last")
 
 	t.Run("Grows", func(t *testing.T) {
+		g := g.in(t)
 		g.do("Adjust", g.h.Adjust(t.Context(), g.m.Dir, "vol-1", hypervisortest.DiskSize+1<<20, hypervisor.Limits{}))
 		g.eventually("the guest sees the size", func() bool {
 			return g.run("cat /sys/block/"+filepath.Base(device)+"/size") == fmt.Sprint((hypervisortest.DiskSize+1<<20)/512)
 		})
 	})
 	t.Run("IsLimited", func(t *testing.T) {
+		g := g.in(t)
 		g.do("Adjust", g.h.Adjust(t.Context(), g.m.Dir, "vol-1", 0, hypervisor.Limits{BytesPerSecond: 1 << 20}))
 		begun := time.Now()
 		g.run("dd if=" + device + " of=/dev/null bs=64k count=64 iflag=direct")
@@ -298,6 +306,7 @@ END`)
 		g.do("Adjust", g.h.Adjust(t.Context(), g.m.Dir, "vol-1", 0, hypervisor.Limits{}))
 	})
 	t.Run("IsGivenBack", func(t *testing.T) {
+		g := g.in(t)
 		g.do("Unplug", g.h.Unplug(t.Context(), g.m.Dir, "vol-1", false))
 		g.eventually("the guest gives it back", func() bool { return !slices.Contains(g.disks(), "vol-1") })
 		g.run("! grep -q " + filepath.Base(device) + " /proc/partitions")
@@ -307,6 +316,7 @@ END`)
 		}
 	})
 	t.Run("IsTaken", func(t *testing.T) {
+		g := g.in(t)
 		device := g.plug(d)
 		g.run("printf kept | dd of=" + device + " bs=512 seek=4 conv=sync,notrunc,fsync")
 		machine := g.h.machines[g.m.Dir]

@@ -69,17 +69,22 @@ func (m *machine) release(ctx context.Context, s *storage, serial string) (close
 			return false, nil
 		}
 	}
-	err = until(ctx, func(ctx context.Context) (bool, error) {
-		err := m.order(ctx, "blockdev-del", arguments{"node-name": diskPrefix + serial}, nil)
-		if refused := (*commandError)(nil); errors.As(err, &refused) && strings.Contains(refused.Desc, "in use") {
-			return false, nil // the device is gone, and QEMU about to let go
-		}
-		return true, err
-	})
+	err = m.closeNode(ctx, diskPrefix+serial)
 	if err != nil {
 		return false, err
 	}
 	return true, m.forgetParts(ctx, serial)
+}
+
+// closeNode closes a node whose device is gone; QEMU lets go of it a moment later.
+func (m *machine) closeNode(ctx context.Context, name string) error {
+	return until(ctx, func(ctx context.Context) (bool, error) {
+		err := m.order(ctx, "blockdev-del", arguments{"node-name": name}, nil)
+		if refused := (*commandError)(nil); errors.As(err, &refused) && strings.Contains(refused.Desc, "in use") {
+			return false, nil
+		}
+		return true, err
+	})
 }
 
 // forgetParts removes a disk's source and objects, of which only some may be there.
@@ -100,7 +105,7 @@ func (m *machine) forgetParts(ctx context.Context, serial string) error {
 func (m *machine) sweep(ctx context.Context, s *storage) error {
 	for name := range s.nodes {
 		if serial, ok := strings.CutPrefix(name, gonePrefix); ok && !s.devices[diskPrefix+serial] {
-			if err := m.order(ctx, "blockdev-del", arguments{"node-name": name}, nil); err != nil {
+			if err := m.closeNode(ctx, name); err != nil {
 				return err
 			}
 		}
