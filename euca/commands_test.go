@@ -1,6 +1,7 @@
 package euca
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"io"
@@ -32,6 +33,7 @@ type player struct {
 	mu      sync.Mutex // guards what follows
 	replies []string   // the next replies' names; where there are none, a reply has its action's name
 	asked   []string
+	address string // stands for the address of an import's manifest in replies
 }
 
 func newPlayer(t *testing.T) *player {
@@ -69,6 +71,9 @@ func (p *player) serve(w http.ResponseWriter, r *http.Request) {
 	reply, err := os.ReadFile(filepath.Join(p.here, "testdata", "replies", name+".xml"))
 	if err != nil {
 		reply = fmt.Appendf(nil, "<%sResponse><requestId>r</requestId><return>true</return></%sResponse>", action, action)
+	}
+	if p.address != "" {
+		reply = bytes.ReplaceAll(reply, []byte("https://example.com/m.xml"), []byte(strings.ReplaceAll(p.address, "&", "&amp;")))
 	}
 	w.Write(reply)
 }
