@@ -13,7 +13,9 @@ import (
 	"sync"
 	"time"
 
+	"mallee/blob"
 	"mallee/blob/dir"
+	"mallee/blob/sealed"
 	"mallee/block/file"
 	"mallee/bundle"
 	"mallee/cloud"
@@ -84,7 +86,7 @@ func build(ctx context.Context, s settings, endpoint string, log *slog.Logger) (
 	if err != nil {
 		return nil, err
 	}
-	blobs, err := dir.Open(s.folder.Path("snapshots"))
+	blobs, err := h.openBlobs()
 	if err != nil {
 		return nil, err
 	}
@@ -109,6 +111,20 @@ func build(ctx context.Context, s settings, endpoint string, log *slog.Logger) (
 		return nil, err
 	}
 	return h, h.openEC2(endpoint)
+}
+
+// openBlobs opens where the bytes of snapshots lie, sealed: those of encrypted
+// volumes must not lie there in the clear, and blocks don't tell whose they are.
+func (h *house) openBlobs() (blob.Store, error) {
+	key, err := h.secret("snapshots")
+	if err != nil {
+		return nil, err
+	}
+	files, err := dir.Open(h.settings.folder.Path("snapshots"))
+	if err != nil {
+		return nil, err
+	}
+	return sealed.New(files, key, rand.Reader)
 }
 
 // openNode opens this machine's node and its seams.
