@@ -17,7 +17,7 @@ import (
 	"mallee/test/emi"
 )
 
-// instanceType of all that is launched: 512 MiB, one processor.
+// instanceType of what is launched, where nothing else is said: 512 MiB, one processor.
 const instanceType = types.InstanceTypeM1Small
 
 // subject is the cloud under test, with its images.
@@ -26,10 +26,11 @@ type subject struct {
 	ec2   *ec2.Client
 	hello string // an image that only says so
 	linux string // a whole Linux, paravirtual
+	kind  types.InstanceType
 }
 
 func newSubject(ctx context.Context, c *cloud.Cloud) (*subject, error) {
-	s := &subject{Cloud: c}
+	s := &subject{Cloud: c, kind: instanceType}
 	if err := s.shareCatalog(); err != nil {
 		return nil, err
 	}
@@ -119,7 +120,7 @@ type instances struct {
 func (s *subject) launch(ctx context.Context, image string, n int) (i instances, t times, err error) {
 	began := time.Now()
 	r, err := s.ec2.RunInstances(ctx, &ec2.RunInstancesInput{
-		ImageId: &image, InstanceType: instanceType, MinCount: aws.Int32(int32(n)), MaxCount: aws.Int32(int32(n)),
+		ImageId: &image, InstanceType: s.kind, MinCount: aws.Int32(int32(n)), MaxCount: aws.Int32(int32(n)),
 	})
 	if err != nil {
 		return i, t, err

@@ -5,6 +5,7 @@
 //
 //	pairs.go    one instance against one bare QEMU
 //	batch.go    many in one call against as many bare QEMUs, and what each takes
+//	bundles.go  images from their bundling to their first launch, against the shell
 //	cloud.go    the cloud under test: launches and their ends
 //	bare.go     QEMU by hand, on the command line of an instance
 //	await.go    when a guest is there, seen from outside
@@ -34,13 +35,17 @@ import (
 	"mallee/test/cloud"
 )
 
-// options size a run. The defaults take some three minutes on two processors
+// options size a run. The defaults take some ten minutes on two processors
 // that emulate.
 type options struct {
-	pairs   int    // of one instance and one bare QEMU, until the first byte
-	quick   int    // the same of a guest that only says hello
-	batches int    // of many against many
-	n       int    // how many these are
+	pairs   int   // of one instance and one bare QEMU, until the first byte
+	quick   int   // the same of a guest that only says hello
+	batches int   // of many against many
+	n       int   // how many these are
+	image   int64 // MiB that an image has whose bundling and first launch are timed
+	rounds  int   // how often they are
+	small   int64 // MiB of cached images whose launches are compared
+	large   int64
 	suites  bool   // also Go's benchmarks
 	module  string // where the main module is
 	json    bool
@@ -51,6 +56,10 @@ func parse() (o options) {
 	flag.IntVar(&o.quick, "quick", 40, "how often they are timed with a guest that only says hello")
 	flag.IntVar(&o.batches, "batches", 1, "how often one call for many instances is timed against as many bare QEMUs")
 	flag.IntVar(&o.n, "n", 16, "how many instances one call is for")
+	flag.Int64Var(&o.image, "image", 2048, "how many MiB an image has that is bundled, uploaded, registered and launched; 0 is none")
+	flag.IntVar(&o.rounds, "rounds", 3, "how often that is done")
+	flag.Int64Var(&o.small, "small", 50, "how many MiB the smaller of two cached images has")
+	flag.Int64Var(&o.large, "large", 8192, "how many MiB the larger one has")
 	flag.BoolVar(&o.suites, "suites", true, "measure throughput with the fake hypervisor too")
 	flag.StringVar(&o.module, "module", "..", "the folder of the main module, for its benchmarks")
 	flag.BoolVar(&o.json, "json", false, "print JSON instead of the table")
@@ -86,7 +95,10 @@ func measure(ctx context.Context, o options, s *subject, r *report) error {
 	if err := firstByte(ctx, s, o.pairs, r); err != nil {
 		return err
 	}
-	return batch(ctx, s, o.batches, o.n, r)
+	if err := batch(ctx, s, o.batches, o.n, r); err != nil {
+		return err
+	}
+	return images(ctx, s, o, r)
 }
 
 // withCloud has a cloud in a folder of its own while f runs, and leaves nothing.
