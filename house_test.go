@@ -19,14 +19,15 @@ var doors = map[string]string{
 	"cmd/mallee": "blob blob/dir blob/sealed block/file bundle cloud controller durable ebs ec2 euca front hypervisor/qemu iam image metadata network/user node snapshot state task walrus",
 
 	"front":      "ebs ec2 iam walrus wire wire/sigv4",
-	"ec2":        "bundle cloud iam link state wire",
+	"ec2":        "bundle cloud iam link peer state wire",
 	"iam":        "cloud durable state wire",
 	"ebs":        "cloud iam snapshot state wire",
 	"walrus":     "",
 	"controller": "cloud link state",
-	"task":       "bundle cloud durable image link snapshot",
+	"peer":       "wire/sigv4",
+	"task":       "bundle cloud durable image link peer snapshot",
 	"node":       "block cloud durable hypervisor image link nbd network snapshot",
-	"euca":       "bundle cloud hypervisor hypervisor/qemu image wire/sigv4",
+	"euca":       "bundle cloud hypervisor hypervisor/qemu image peer wire/sigv4",
 
 	"state":    "cloud",
 	"link":     "cloud",

@@ -18,7 +18,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ebs"
 	"github.com/aws/aws-sdk-go-v2/service/ebs/types"
-	"golang.org/x/sync/errgroup"
+
+	"mallee/peer"
 )
 
 const (
@@ -27,8 +28,6 @@ const (
 	// longestBreak, in minutes, is how long an interrupted migration can be gone on
 	// with: the API's own limit.
 	longestBreak = 4320
-
-	blockSize = 512 << 10
 
 	// completeEvery is how often a snapshot is looked at until it is completed.
 	completeEvery = 2 * time.Second
@@ -167,28 +166,19 @@ func isInvalidSnapshot(err error) bool {
 	return errors.As(err, &bad) && bad.Reason == types.ValidationExceptionReasonInvalidSnapshotId
 }
 
-// copy the blocks that aren't there yet, page by page.
+// copy the blocks that aren't there yet.
 func (m *migration) copy(ctx context.Context, source string, j *journal) error {
-	in := &ebs.ListSnapshotBlocksInput{SnapshotId: &source}
-	for {
-		page, err := m.from.ebs.ListSnapshotBlocks(ctx, in)
-		if err != nil {
-			return err
-		}
-		if aws.ToInt32(page.BlockSize) != blockSize {
-			return fmt.Errorf("its blocks have %d bytes, and blocks of %d are known", aws.ToInt32(page.BlockSize), blockSize)
-		}
-		if err := m.begin(ctx, source, aws.ToInt64(page.VolumeSize), j); err != nil {
-			return err
-		}
-		if err := m.blocks(ctx, source, page.Blocks, j); err != nil {
-			return err
-		}
-		if page.NextToken == nil {
-			return nil
-		}
-		in.NextToken = page.NextToken
-	}
+	return peer.Blocks(ctx, m.from.ebs, source, peer.Passage{
+		AtOnce: migrating,
+		Begin:  func(ctx context.Context, gib int64) error { return m.begin(ctx, source, gib, j) },
+		Skip: func(index int64) (bool, error) {
+			m.show.show("copy "+source, index*peer.BlockSize, j.GiB<<30)
+			return j.has(index)
+		},
+		Take: func(ctx context.Context, index int64, block []byte, digest [sha256.Size]byte) error {
+			return m.put(ctx, index, block, digest, j)
+		},
+	})
 }
 
 // begin the snapshot there, once.
@@ -206,53 +196,17 @@ func (m *migration) begin(ctx context.Context, source string, gib int64, j *jour
 	return j.write()
 }
 
-// blocks of a page, several at once.
-func (m *migration) blocks(ctx context.Context, source string, list []types.Block, j *journal) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(migrating)
-	for _, b := range list {
-		index := int64(aws.ToInt32(b.BlockIndex))
-		if has, err := j.has(index); err != nil || has {
-			if err != nil {
-				return errors.Join(err, group.Wait())
-			}
-			continue
-		}
-		m.show.show("copy "+source, index*blockSize, j.GiB<<30)
-		group.Go(func() error {
-			if err := m.block(ctx, source, b, j); err != nil {
-				return fmt.Errorf("block %d: %w", index, err)
-			}
-			return nil
-		})
-	}
-	return group.Wait()
-}
-
-// block from there to here, compared with its checksum on the way.
-func (m *migration) block(ctx context.Context, source string, b types.Block, j *journal) error {
-	got, err := m.from.ebs.GetSnapshotBlock(ctx, &ebs.GetSnapshotBlockInput{SnapshotId: &source, BlockIndex: b.BlockIndex, BlockToken: b.BlockToken})
-	if err != nil {
-		return err
-	}
-	defer got.BlockData.Close()
-	data, err := io.ReadAll(io.LimitReader(got.BlockData, blockSize+1))
-	if err != nil {
-		return err
-	}
-	digest := sha256.Sum256(data)
+// put a block there.
+func (m *migration) put(ctx context.Context, index int64, block []byte, digest [sha256.Size]byte, j *journal) error {
 	sum := base64.StdEncoding.EncodeToString(digest[:])
-	if len(data) != blockSize || sum != aws.ToString(got.Checksum) {
-		return fmt.Errorf("it came with %d bytes of checksum %s, and should have %d of %s", len(data), sum, blockSize, aws.ToString(got.Checksum))
-	}
-	_, err = m.to.ebs.PutSnapshotBlock(ctx, &ebs.PutSnapshotBlockInput{
-		SnapshotId: &j.Target, BlockIndex: b.BlockIndex, BlockData: bytes.NewReader(data), DataLength: aws.Int32(blockSize),
+	_, err := m.to.ebs.PutSnapshotBlock(ctx, &ebs.PutSnapshotBlockInput{
+		SnapshotId: &j.Target, BlockIndex: aws.Int32(int32(index)), BlockData: bytes.NewReader(block), DataLength: aws.Int32(peer.BlockSize),
 		Checksum: &sum, ChecksumAlgorithm: types.ChecksumAlgorithmChecksumAlgorithmSha256,
 	})
 	if err != nil {
 		return err
 	}
-	return j.note(int64(aws.ToInt32(b.BlockIndex)), digest)
+	return j.note(index, digest)
 }
 
 // complete the snapshot there, which compares the digest of all digests.

@@ -25,6 +25,7 @@ import (
 	"mallee/cloud"
 	"mallee/ebs"
 	"mallee/iam"
+	"mallee/peer"
 	"mallee/snapshot"
 	"mallee/state"
 	"mallee/wire"
@@ -124,7 +125,7 @@ func (s *shore) holds(id cloud.SnapshotID, gib int, blocks map[int64]byte) {
 		s.Fatal(err)
 	}
 	for index, fill := range blocks {
-		if err := w.WriteAt(s.Context(), bytes.Repeat([]byte{fill}, blockSize), index*blockSize); err != nil {
+		if err := w.WriteAt(s.Context(), bytes.Repeat([]byte{fill}, peer.BlockSize), index*peer.BlockSize); err != nil {
 			s.Fatal(err)
 		}
 	}
