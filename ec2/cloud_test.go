@@ -317,6 +317,14 @@ func (o objects) KeysOf(_ context.Context, _ iam.Principal, bucket, prefix strin
 	return keys, nil
 }
 
+// OwnBucket is others' where somebody has put the key taken into it.
+func (o objects) OwnBucket(_ context.Context, _ iam.Principal, bucket string) error {
+	if _, taken := o[bucket+"/taken"]; taken {
+		return fmt.Errorf("bucket %s: %w", bucket, fs.ErrPermission)
+	}
+	return nil
+}
+
 // consoles by instance.
 type consoles map[cloud.InstanceID]string
 

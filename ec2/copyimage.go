@@ -1,6 +1,8 @@
 package ec2
 
 import (
+	"errors"
+	"io/fs"
 	"path"
 
 	"mallee/cloud"
@@ -40,8 +42,11 @@ func checkCopy(c *call, in *copyImageInput) error {
 		return err
 	}
 	bucket := copiesBucket(c.account())
-	_, err = c.Objects.KeysOf(c.ctx, c.principal, bucket, "", true)
-	return objectError("the bucket for copies", bucket, "", err)
+	err = c.Objects.OwnBucket(c.ctx, c.principal, bucket)
+	if errors.Is(err, fs.ErrPermission) {
+		return wire.Errorf("InvalidRequest", "The copy would lie in the bucket %s, which belongs to another account: ask whoever runs this cloud to remove it", bucket)
+	}
+	return err
 }
 
 // copyImage makes an image of the caller's own, which nothing that becomes of the

@@ -62,12 +62,18 @@ type Objects interface {
 	// where the principal may not read it, and ErrObjectTooLarge where it has
 	// more than limit bytes.
 	ReadObject(ctx context.Context, p iam.Principal, bucket, key string, limit int64) ([]byte, error)
-	// StatObject says how long an object is, with the errors of ReadObject.
+	// StatObject says how long an object is that the principal may have the bytes
+	// of, with the errors of ReadObject. Of what ReadObject reads that leaves out
+	// what is shared with the cloud alone.
 	StatObject(ctx context.Context, p iam.Principal, bucket, key string) (size int64, err error)
 	// KeysOf lists the first keys, ten at most, under a prefix of a bucket that
 	// the principal may write into, which is made for it if it isn't there and
 	// make is set. It wraps fs.ErrNotExist and fs.ErrPermission.
 	KeysOf(ctx context.Context, p iam.Principal, bucket, prefix string, make bool) ([]string, error)
+	// OwnBucket makes a bucket of the principal's account where there is none. It
+	// wraps fs.ErrPermission where there is one of another account's, whatever that
+	// lets others do with it.
+	OwnBucket(ctx context.Context, p iam.Principal, bucket string) error
 }
 
 // ErrObjectTooLarge tells that an object is longer than its reader takes.

@@ -266,3 +266,19 @@ func TestTaskLimit(t *testing.T) {
 	c.ended(first, func(*cloud.Task) {})
 	get[importSnapshotReply](c, c.user, "ImportSnapshot", disk)
 }
+
+// TestCopiesOfBundles lie in a bucket of the account's own: one that another has
+// made under its name, and opened to it, would give the bundle away.
+func TestCopiesOfBundles(t *testing.T) {
+	c := ready(t)
+	c.objects[copiesBucket(ordinary)+"/taken"] = nil
+	request := []string{"Name=a copy", "SourceImageId=" + hvmImage, "SourceRegion=mallee"}
+	if r := c.refused(c.user, "CopyImage", request...); r.Code != "InvalidRequest" || !strings.Contains(r.Message, "another account") {
+		t.Errorf("%+v", r)
+	}
+	delete(c.objects, copiesBucket(ordinary)+"/taken")
+	id := get[registerImageReply](c, c.user, "CopyImage", request...).ImageID
+	if i, _, ok := state.Images.Get(c.Store.View(), cloud.ImageID(id)); !ok || !strings.HasPrefix(i.Location, copiesBucket(ordinary)+"/") {
+		t.Errorf("%+v", i)
+	}
+}

@@ -44,6 +44,8 @@ func (nothing) KeysOf(context.Context, iam.Principal, string, string, bool) ([]s
 	return nil, fs.ErrNotExist
 }
 
+func (nothing) OwnBucket(context.Context, iam.Principal, string) error { return fs.ErrPermission }
+
 func (nothing) ReadObject(context.Context, iam.Principal, string, string, int64) ([]byte, error) {
 	return nil, fs.ErrNotExist
 }

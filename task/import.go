@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -103,12 +102,9 @@ func (r *run) download(ctx context.Context, url, file string, limit int64, progr
 }
 
 func (r *run) copyObject(ctx context.Context, f cloud.DiskFile, file string, s stage) (int64, error) {
-	body, size, err := r.Objects.Open(ctx, f.Bucket, f.Key)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, &SourceError{err}
-	}
+	body, size, err := r.Objects.OpenFor(ctx, r.task.Account, f.Bucket, f.Key)
 	if err != nil {
-		return 0, err
+		return 0, lost(err)
 	}
 	defer body.Close()
 	if size > r.limits().VirtualSize {

@@ -93,13 +93,19 @@ func (s stage) progress(done, total int64) {
 	}
 }
 
+// notedObject is one that a task writes.
+type notedObject struct {
+	Account     cloud.AccountID
+	Bucket, Key string
+}
+
 // note an object before it is written, so that it can be removed again.
 func (r *run) note(bucket, key string) error {
 	f, err := os.OpenFile(filepath.Join(r.dir, noted), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
-	err = json.NewEncoder(f).Encode(cloud.DiskFile{Bucket: bucket, Key: key})
+	err = json.NewEncoder(f).Encode(notedObject{r.task.Account, bucket, key})
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
@@ -108,7 +114,15 @@ func (r *run) put(ctx context.Context, bucket, key, acl string, body io.Reader, 
 	if err := r.note(bucket, key); err != nil {
 		return fmt.Errorf("note object %s/%s: %w", bucket, key, err)
 	}
-	return r.Objects.Put(ctx, bucket, key, acl, body, size)
+	return lost(r.Objects.PutFor(ctx, r.task.Account, bucket, key, acl, body, size))
+}
+
+// lost objects, buckets and rights are the user's to find again.
+func lost(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return &SourceError{err}
+	}
+	return err
 }
 
 // tidy the folder of a task that is done: its result stays until the cloud has
@@ -143,11 +157,11 @@ func (w *Worker) removeNoted(ctx context.Context, dir string) error {
 	defer f.Close()
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
-		var o cloud.DiskFile
+		var o notedObject
 		if json.Unmarshal(lines.Bytes(), &o) != nil {
 			continue // a line that a crash cut off: its object was not begun
 		}
-		if err := w.Objects.Delete(ctx, o.Bucket, o.Key); err != nil {
+		if err := w.Objects.DeleteFor(ctx, o.Account, o.Bucket, o.Key); err != nil {
 			return fmt.Errorf("remove what a task wrote: %w", err)
 		}
 	}

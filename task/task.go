@@ -49,12 +49,19 @@ import (
 	"mallee/snapshot"
 )
 
-// Objects is the object store as the cloud itself uses it; who may read and
-// write what was asked when the task was made.
+// Objects is the object store. What an account may do is asked when it is done:
+// since the task was made it may have lost a right, or a bucket to somebody else.
 type Objects interface {
+	// Open reads with the cloud's own rights: bundles, which an account may use and
+	// not have.
 	Open(ctx context.Context, bucket, key string) (io.ReadCloser, int64, error)
-	Put(ctx context.Context, bucket, key, acl string, body io.Reader, size int64) error
-	Delete(ctx context.Context, bucket, key string) error
+	// OpenFor and PutFor have an account's rights; without them they wrap
+	// fs.ErrPermission.
+	OpenFor(ctx context.Context, account cloud.AccountID, bucket, key string) (io.ReadCloser, int64, error)
+	PutFor(ctx context.Context, account cloud.AccountID, bucket, key, acl string, body io.Reader, size int64) error
+	// DeleteFor leaves what the account may not write any more; that and that it
+	// isn't there are no errors.
+	DeleteFor(ctx context.Context, account cloud.AccountID, bucket, key string) error
 }
 
 // Bundles unpacks registered images.

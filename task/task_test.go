@@ -36,6 +36,30 @@ type objects struct {
 	mu   sync.Mutex // guards all
 	all  map[string][]byte
 	fail string // the key of which a Put fails
+	deny string // a bucket that no account may use any more
+}
+
+func (o *objects) permit(bucket string) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if bucket == o.deny {
+		return fmt.Errorf("use %s: %w", bucket, fs.ErrPermission)
+	}
+	return nil
+}
+
+func (o *objects) OpenFor(ctx context.Context, _ cloud.AccountID, bucket, key string) (io.ReadCloser, int64, error) {
+	if err := o.permit(bucket); err != nil {
+		return nil, 0, err
+	}
+	return o.Open(ctx, bucket, key)
+}
+
+func (o *objects) PutFor(_ context.Context, _ cloud.AccountID, bucket, key, _ string, body io.Reader, size int64) error {
+	if err := o.permit(bucket); err != nil {
+		return err
+	}
+	return o.put(bucket, key, body, size)
 }
 
 func (o *objects) Open(_ context.Context, bucket, key string) (io.ReadCloser, int64, error) {
@@ -48,7 +72,7 @@ func (o *objects) Open(_ context.Context, bucket, key string) (io.ReadCloser, in
 	return io.NopCloser(bytes.NewReader(data)), int64(len(data)), nil
 }
 
-func (o *objects) Put(_ context.Context, bucket, key, _ string, body io.Reader, size int64) error {
+func (o *objects) put(bucket, key string, body io.Reader, size int64) error {
 	data, err := io.ReadAll(body)
 	if err != nil {
 		return err
@@ -65,7 +89,10 @@ func (o *objects) Put(_ context.Context, bucket, key, _ string, body io.Reader, 
 	return nil
 }
 
-func (o *objects) Delete(_ context.Context, bucket, key string) error {
+func (o *objects) DeleteFor(_ context.Context, _ cloud.AccountID, bucket, key string) error {
+	if o.permit(bucket) != nil {
+		return nil
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.all, bucket+"/"+key)
@@ -400,6 +427,27 @@ func TestHalfAnExport(t *testing.T) {
 	}
 	if keys := r.objects.keys("out/"); len(keys) != 0 {
 		t.Errorf("left: %q", keys)
+	}
+}
+
+// TestLostRights count when the task comes to use them, not when it was made.
+func TestLostRights(t *testing.T) {
+	r := newRig(t)
+	r.objects.all["b/disk"] = disk(1 << 20)
+	in := r.do(cloud.Task{ID: "import-snap-1", Kind: cloud.ImportSnapshot, Sources: []cloud.DiskFile{{Bucket: "b", Key: "disk"}}})
+	r.nothingLeft()
+	r.objects.deny = "b"
+	for _, task := range []cloud.Task{
+		{ID: "import-snap-1", Kind: cloud.ImportSnapshot, Sources: []cloud.DiskFile{{Bucket: "b", Key: "disk"}}},
+		{ID: "export-ami-1", Kind: cloud.ExportImage, Contents: in.Result.Contents, Target: &cloud.DiskFile{Bucket: "b", Key: "exports/", Format: "RAW"}},
+	} {
+		if said := r.do(task); said.Phase != cloud.TaskFailed || said.Reason.Code != "ClientError" || !strings.Contains(said.Reason.Message, "permission denied") {
+			t.Errorf("%+v", said)
+		}
+		r.nothingLeft()
+	}
+	if keys := r.objects.keys("b/"); len(keys) != 1 {
+		t.Errorf("the bucket has %q", keys)
 	}
 }
 

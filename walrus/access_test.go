@@ -174,6 +174,8 @@ func TestCannedACLs(t *testing.T) {
 		}
 		wantReadable(t, c, bertID, shared)
 		wantReadable(t, c, annaID, true)
+		wantGranted(t, c, bertID, shared && acl != "aws-exec-read" && acl != "ec2-bundle-read")
+		wantGranted(t, c, annaID, true)
 	}
 	_, err := s.PutObject(t.Context(), &s3.PutObjectInput{
 		Bucket: aws.String("bucket"), Key: aws.String("key"), Body: strings.NewReader("x"), ACL: "no-such-acl",
@@ -190,6 +192,15 @@ func wantReadable(t *testing.T, c *cloud, account string, want bool) {
 	t.Helper()
 	if got, err := c.Readable(t.Context(), account, "bucket", "key"); got != want || err != nil {
 		t.Errorf("readable for %s: %v, %v; want %v", account, got, err, want)
+	}
+}
+
+// wantGranted is of the bytes themselves, which the cloud's own right to a bundle
+// gives to nobody.
+func wantGranted(t *testing.T, c *cloud, account string, want bool) {
+	t.Helper()
+	if got, err := c.Granted(t.Context(), account, "bucket", "key"); got != want || err != nil {
+		t.Errorf("granted to %s: %v, %v; want %v", account, got, err, want)
 	}
 }
 

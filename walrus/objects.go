@@ -70,20 +70,31 @@ func (w *Walrus) Delete(ctx context.Context, bucket, key string) error {
 	return err
 }
 
-// sharing are the canned ACLs that let any account use an object in the cloud.
-var sharing = []string{"public-read", "public-read-write", "authenticated-read", "aws-exec-read", "ec2-bundle-read"}
+// shared are the canned ACLs that let any account read an object; forCloud those
+// that let the cloud read it, for an account that may use what is in it.
+var (
+	shared   = []string{"public-read", "public-read-write", "authenticated-read"}
+	forCloud = []string{"aws-exec-read", "ec2-bundle-read"}
+)
 
-// Readable reports whether the cloud may read an object for an account: it owns
-// the bucket, the bucket grants it READ, or the object's canned ACL shares it. An error is fs.ErrNotExist where there is no such object.
+// Readable reports whether the cloud may read an object for an account: the
+// account may itself, or the object's canned ACL shares it with the cloud. What
+// comes of it must not be the object's bytes: those may be another account's
+// bundle. An error is fs.ErrNotExist where there is no such object.
 func (w *Walrus) Readable(ctx context.Context, accountID, bucket, key string) (bool, error) {
+	may, err := w.Granted(ctx, accountID, bucket, key)
+	return may || err == nil && slices.Contains(forCloud, loadCanned(bucket, key)), err
+}
+
+// Granted reports whether an account may read an object itself: it owns the
+// bucket, the bucket grants it READ, or the object's canned ACL shares it with
+// every account. An error is fs.ErrNotExist where there is no such object.
+func (w *Walrus) Granted(ctx context.Context, accountID, bucket, key string) (bool, error) {
 	object, err := w.Stat(ctx, bucket, key)
 	if err != nil {
 		return false, err
 	}
-	if object.Owner == accountID {
-		return true, nil
-	}
-	if slices.Contains(sharing, loadCanned(bucket, key)) {
+	if object.Owner == accountID || slices.Contains(shared, loadCanned(bucket, key)) {
 		return true, nil
 	}
 	acl, err := w.bucketACL(ctx, bucket)

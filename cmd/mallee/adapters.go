@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"net/url"
+	"path"
 
 	"mallee/cloud"
 	"mallee/ec2"
@@ -38,17 +39,20 @@ func (k keyring) Exists(account string) bool {
 // objects is what EC2 reads of Walrus, with the rights of who asks.
 type objects struct{ *walrus.Walrus }
 
-// readable is fs.ErrPermission where the principal may not read the object.
-func (o objects) readable(ctx context.Context, p iam.Principal, bucket, key string) error {
-	may, err := o.Readable(ctx, string(p.Account), bucket, key)
-	if err == nil && !may && !p.System {
-		err = fmt.Errorf("read %s/%s: %w", bucket, key, fs.ErrPermission)
+// permit is fs.ErrPermission where somebody may not do something with what is
+// named.
+func permit(may bool, err error, do, bucket, key string) error {
+	if err == nil && !may {
+		err = fmt.Errorf("%s %s: %w", do, path.Join(bucket, key), fs.ErrPermission)
 	}
 	return err
 }
 
+// StatObject has the rights of the principal alone, since the bytes of what it may
+// read so become its own: those that objects give the cloud are not for that.
 func (o objects) StatObject(ctx context.Context, p iam.Principal, bucket, key string) (int64, error) {
-	if err := o.readable(ctx, p, bucket, key); err != nil {
+	may, err := o.Granted(ctx, string(p.Account), bucket, key)
+	if err := permit(may || p.System, err, "read", bucket, key); err != nil {
 		return 0, err
 	}
 	object, err := o.Stat(ctx, bucket, key)
@@ -60,17 +64,23 @@ func (o objects) KeysOf(ctx context.Context, p iam.Principal, bucket, prefix str
 	if create && errors.Is(err, fs.ErrNotExist) {
 		may, err = true, o.MakeBucket(ctx, string(p.Account), bucket)
 	}
-	if err == nil && !may {
-		err = fmt.Errorf("write into %s: %w", bucket, fs.ErrPermission)
-	}
-	if err != nil {
+	if err := permit(may, err, "write into", bucket, ""); err != nil {
 		return nil, err
 	}
 	return o.Keys(ctx, bucket, prefix, 10)
 }
 
+func (o objects) OwnBucket(ctx context.Context, p iam.Principal, bucket string) error {
+	err := o.MakeBucket(ctx, string(p.Account), bucket)
+	if errors.Is(err, walrus.ErrExists) {
+		err = fmt.Errorf("%w: %w", err, fs.ErrPermission)
+	}
+	return err
+}
+
 func (o objects) ReadObject(ctx context.Context, p iam.Principal, bucket, key string, limit int64) ([]byte, error) {
-	if err := o.readable(ctx, p, bucket, key); err != nil {
+	may, err := o.Readable(ctx, string(p.Account), bucket, key)
+	if err := permit(may || p.System, err, "read", bucket, key); err != nil {
 		return nil, err
 	}
 	body, size, err := o.Open(ctx, bucket, key)
@@ -82,6 +92,42 @@ func (o objects) ReadObject(ctx context.Context, p iam.Principal, bucket, key st
 		return nil, fmt.Errorf("read %s/%s: %w: %d bytes", bucket, key, ec2.ErrObjectTooLarge, size)
 	}
 	return io.ReadAll(io.LimitReader(body, limit))
+}
+
+// taskObjects is what tasks read and write of Walrus. A task's account has the
+// rights that it has then, not those that it had when the task was made.
+type taskObjects struct {
+	*walrus.Walrus
+	store *state.Store
+}
+
+func (o taskObjects) OpenFor(ctx context.Context, id cloud.AccountID, bucket, key string) (io.ReadCloser, int64, error) {
+	account, _, there := state.Accounts.Get(o.store.View(), id)
+	may, err := o.Granted(ctx, string(id), bucket, key)
+	may = there && (may || account.Alias == cloud.SystemAccount)
+	if err := permit(may, err, "read", bucket, key); err != nil {
+		return nil, 0, err
+	}
+	return o.Open(ctx, bucket, key)
+}
+
+func (o taskObjects) PutFor(ctx context.Context, account cloud.AccountID, bucket, key, acl string, body io.Reader, size int64) error {
+	may, err := o.Writable(ctx, string(account), bucket)
+	if err := permit(may, err, "write", bucket, key); err != nil {
+		return err
+	}
+	return o.Put(ctx, bucket, key, acl, body, size)
+}
+
+func (o taskObjects) DeleteFor(ctx context.Context, account cloud.AccountID, bucket, key string) error {
+	may, err := o.Writable(ctx, string(account), bucket)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !may {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return o.Delete(ctx, bucket, key)
 }
 
 // sweeper gives back what no content in the state needs.

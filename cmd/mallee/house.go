@@ -193,7 +193,7 @@ func (h *house) images() *bundle.Source {
 // openTasks opens what does the node's long work.
 func (h *house) openTasks(endpoint string) (err error) {
 	h.tasks, err = task.Open(task.Options{
-		Dir: h.settings.folder.Path("node", "tasks"), Objects: h.walrus, Contents: h.contents, Bundles: h.images(), Roots: roots{&h.node},
+		Dir: h.settings.folder.Path("node", "tasks"), Objects: taskObjects{h.walrus, h.store}, Contents: h.contents, Bundles: h.images(), Roots: roots{&h.node},
 		CloudCert: h.iam.CloudCertificate(), CloudKey: h.iam.CloudKey(),
 		Reach: reach(endpoint), MaxSize: ec2.DefaultMaxImageSize, AtOnce: tasksAtOnce, Log: h.log,
 	}, func() { h.node.News() })
