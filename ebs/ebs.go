@@ -28,6 +28,7 @@
 package ebs
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -75,6 +76,7 @@ type EBS struct {
 	// mu guards writers: those of snapshots that are being written.
 	mu      sync.Mutex
 	writers map[cloud.SnapshotID]*writer
+	ended   bool // no writer is opened any more; guarded by mu
 }
 
 // New returns an EBS.
@@ -89,8 +91,10 @@ type call struct {
 	r    *http.Request
 	who  iam.Principal
 	body []byte
-	id   string // of the snapshot, as the path has it
-	rest string // the block's index, as the path has it
+
+	action string // of the route
+	id     string // of the snapshot, as the path has it
+	rest   string // the block's index, as the path has it
 }
 
 // route is a path with the action that answers there.
@@ -125,8 +129,8 @@ func (s *EBS) serve(c *call) error {
 			continue
 		}
 		m = append(m, "", "")
-		c.id, c.rest = m[1], m[2]
-		if err := s.IAM.Authorize(c.who, "ebs:"+route.action, c.arn()); err != nil {
+		c.action, c.id, c.rest = route.action, m[1], m[2]
+		if err := c.may(c.id); err != nil {
 			return err
 		}
 		return route.do(c)
@@ -134,11 +138,10 @@ func (s *EBS) serve(c *call) error {
 	return &Error{http.StatusBadRequest, "ValidationException", "INVALID_PARAMETER_VALUE", "There is no operation " + c.r.Method + " " + wire.Shorten(c.r.URL.Path)}
 }
 
-func (c *call) arn() string {
-	if c.id == "" {
-		return fmt.Sprintf("arn:aws:ec2:%s::snapshot/*", c.Region)
-	}
-	return fmt.Sprintf("arn:aws:ec2:%s::snapshot/%s", c.Region, wire.Shorten(c.id))
+// may says whether the caller may do this with a snapshot, or with any where it
+// isn't known yet.
+func (c *call) may(id string) error {
+	return c.IAM.Authorize(c.who, "ebs:"+c.action, fmt.Sprintf("arn:aws:ec2:%s::snapshot/%s", c.Region, cmp.Or(wire.Shorten(id), "*")))
 }
 
 // Error is a refusal in the API's words.
@@ -167,27 +170,51 @@ func (s *EBS) refuse(w http.ResponseWriter, r *http.Request, requestID string, e
 	case errors.As(err, &denied):
 		told = &Error{http.StatusForbidden, "AccessDeniedException", "UNAUTHORIZED_ACCOUNT", denied.Error()}
 	case errors.Is(err, state.ErrConflict):
-		told = &Error{http.StatusConflict, "ConcurrentLimitExceededException", "", "Too many requests change the same things at once; try again."}
+		told = &Error{http.StatusBadRequest, "RequestThrottledException", "RESOURCE_LEVEL_THROTTLE", "Too many requests change the same things at once; try again."}
 	default:
 		if r.Context().Err() == nil {
 			s.Log.Error("request failed", "request", requestID, "service", Service, "path", r.URL.Path, "err", err)
 		}
 		told = &Error{http.StatusInternalServerError, "InternalServerException", "", "An internal error has occurred; request " + requestID}
 	}
-	w.Header().Set("X-Amzn-Errortype", told.Type)
-	reply(w, told.Status, map[string]string{"Message": told.Message, "Reason": told.Reason})
+	told.write(w, requestID)
+}
+
+// unproven are the API's words, which the SDKs act on, for what is wrong with a
+// request before it is known whose it is.
+var unproven = map[string]Error{
+	"SignatureDoesNotMatch":      {http.StatusForbidden, "InvalidSignatureException", "", ""},
+	"RequestExpired":             {http.StatusForbidden, "InvalidSignatureException", "", ""},
+	"IncompleteSignature":        {http.StatusBadRequest, "IncompleteSignatureException", "", ""},
+	"MissingAuthenticationToken": {http.StatusForbidden, "MissingAuthenticationTokenException", "", ""},
+	"AuthFailure":                {http.StatusForbidden, "UnrecognizedClientException", "", ""},
+	"InvalidClientTokenId":       {http.StatusForbidden, "UnrecognizedClientException", "", ""},
+	"RequestEntityTooLarge":      {http.StatusBadRequest, "ValidationException", "INVALID_BLOCK", ""},
+	"IncompleteBody":             {http.StatusBadRequest, "ValidationException", "INVALID_BLOCK", ""},
 }
 
 // Refuse answers a request that wasn't authenticated.
 func Refuse(w http.ResponseWriter, requestID string, err error) {
 	e := wire.AsError(err)
-	w.Header().Set(wire.RequestIDHeader, requestID)
-	kind := "AccessDeniedException"
-	if e.Status >= http.StatusInternalServerError {
-		kind = "InternalServerException"
+	told, known := unproven[e.Code]
+	switch {
+	case e.Status >= http.StatusInternalServerError:
+		told = Error{http.StatusInternalServerError, "InternalServerException", "", ""}
+	case !known:
+		told = Error{http.StatusForbidden, "AccessDeniedException", "", ""}
 	}
-	w.Header().Set("X-Amzn-Errortype", kind)
-	reply(w, max(e.Status, http.StatusForbidden), map[string]string{"Message": e.Message})
+	told.Message = e.Message
+	told.write(w, requestID)
+}
+
+func (e *Error) write(w http.ResponseWriter, requestID string) {
+	w.Header().Set(wire.RequestIDHeader, requestID)
+	w.Header().Set("X-Amzn-Errortype", e.Type)
+	said := map[string]string{"Message": e.Message}
+	if e.Reason != "" {
+		said["Reason"] = e.Reason
+	}
+	reply(w, e.Status, said)
 }
 
 func reply(w http.ResponseWriter, status int, v any) {
@@ -209,6 +236,9 @@ func (s *EBS) mac(use string, fields ...any) []byte {
 
 // readable finds a completed snapshot that the caller may read.
 func (c *call) readable(id string) (*cloud.Snapshot, error) {
+	if err := c.may(id); err != nil {
+		return nil, err
+	}
 	s, err := c.find(id)
 	if err != nil {
 		return nil, err

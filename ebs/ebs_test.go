@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -28,6 +29,7 @@ import (
 	"mallee/iam"
 	"mallee/snapshot"
 	"mallee/state"
+	"mallee/wire"
 )
 
 const (
@@ -407,5 +409,133 @@ func TestRestart(t *testing.T) {
 	}
 	if got, err := d.read(anna, id); err != nil || !equal(got, want) {
 		t.Errorf("%d blocks, %v", len(got), err)
+	}
+}
+
+// TestManyAtOnce: an account writes so many snapshots, and others have theirs.
+func TestManyAtOnce(t *testing.T) {
+	d := newDesk(t)
+	err := d.Store.Update(t.Context(), func(tx *state.Tx) error {
+		for n := range maxPending - 1 {
+			state.Snapshots.Put(tx, cloud.Snapshot{ID: cloud.SnapshotID(fmt.Sprintf("snap-%08x", n)), Account: anna, SizeGiB: 1, Written: true, StartedAt: d.now, Timeout: 60})
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := d.start(1, "")
+	one := &ebs.StartSnapshotInput{VolumeSize: aws.Int64(1)}
+	if code, _ := refusal(errOf(d.client(anna).StartSnapshot(t.Context(), one))); code != "ServiceQuotaExceededException" {
+		t.Errorf("one more: %s", code)
+	}
+	if _, err := d.client(bert).StartSnapshot(t.Context(), one); err != nil {
+		t.Errorf("another account's: %v", err)
+	}
+	if err := d.complete(last, nil); err != nil {
+		t.Fatal(err)
+	}
+	d.start(1, "")
+}
+
+// TestLastBlock of a disk that ends within it comes whole, with zeroes.
+func TestLastBlock(t *testing.T) {
+	d := newDesk(t)
+	const size = snapshot.BlockSize + 512
+	w, err := d.Contents.Write(t.Context(), "odd", size, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.WriteAt(t.Context(), bytes.Repeat([]byte{7}, 512), snapshot.BlockSize); err != nil {
+		t.Fatal(err)
+	}
+	content, err := w.Commit(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const id = "snap-0000abcd"
+	err = d.Store.Update(t.Context(), func(tx *state.Tx) error {
+		state.Snapshots.Put(tx, cloud.Snapshot{ID: id, Account: anna, SizeGiB: 1, Content: &content, CompletedAt: d.now})
+		return nil
+	})
+	if err == nil {
+		err = w.Remove()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := append(bytes.Repeat([]byte{7}, 512), make([]byte, snapshot.BlockSize-512)...)
+	if got, err := d.read(anna, id); err != nil || !equal(got, map[int32][]byte{1: want}) {
+		t.Errorf("%d blocks, %v", len(got), err)
+	}
+}
+
+// TestLateWrites come for a snapshot that was found pending and is so no more: no
+// journal is opened for it again.
+func TestLateWrites(t *testing.T) {
+	d := newDesk(t)
+	id := d.start(1, "")
+	before, _, _ := state.Snapshots.Get(d.Store.View(), cloud.SnapshotID(id))
+	if err := d.complete(id, nil); err != nil {
+		t.Fatal(err)
+	}
+	c := &call{EBS: d.EBS, r: httptest.NewRequest("PUT", "/", nil)}
+	if _, err := c.writerOf(before); err == nil {
+		t.Error("it is written again")
+	}
+	pending := d.start(1, "")
+	d.closeWriters()
+	if _, reason := refusal(d.put(pending, 0, block(1))); reason != "INVALID_SNAPSHOT_ID" {
+		t.Errorf("a write after the end: %s", reason)
+	}
+	if names, _ := d.Contents.Journals(); len(names) != 0 {
+		t.Errorf("journals: %q", names)
+	}
+}
+
+// TestEndWhileCompleting: the program ends while snapshots are completed, and
+// neither waits for the other for ever.
+func TestEndWhileCompleting(t *testing.T) {
+	for range 8 {
+		d := newDesk(t)
+		var all sync.WaitGroup
+		for n := range 4 {
+			id := d.start(1, "")
+			blocks := map[int32][]byte{0: block(byte(n + 1))}
+			if err := d.put(id, 0, blocks[0]); err != nil {
+				t.Fatal(err)
+			}
+			all.Go(func() { d.complete(id, blocks) }) // which may come too late
+		}
+		all.Go(d.closeWriters)
+		over := make(chan struct{})
+		go func() { all.Wait(); close(over) }()
+		select {
+		case <-over:
+		case <-time.After(time.Minute):
+			t.Fatal("completing and ending wait for each other")
+		}
+	}
+}
+
+// TestUnproven requests are refused in words that the SDKs know.
+func TestUnproven(t *testing.T) {
+	for _, test := range []struct {
+		err    error
+		status int
+		kind   string
+	}{
+		{wire.Errorf("SignatureDoesNotMatch", "no"), 403, "InvalidSignatureException"},
+		{wire.Errorf("MissingAuthenticationToken", "no"), 403, "MissingAuthenticationTokenException"},
+		{wire.Errorf("AuthFailure", "no"), 403, "UnrecognizedClientException"},
+		{wire.Errorf("RequestEntityTooLarge", "no"), 400, "ValidationException"},
+		{wire.Errorf("Whatever", "no"), 403, "AccessDeniedException"},
+		{errors.New("the disk with the secret name is gone"), 500, "InternalServerException"},
+	} {
+		w := httptest.NewRecorder()
+		Refuse(w, "id-7", test.err)
+		if w.Code != test.status || w.Header().Get("X-Amzn-Errortype") != test.kind || w.Header().Get(wire.RequestIDHeader) != "id-7" || strings.Contains(w.Body.String(), "secret") {
+			t.Errorf("%v: %d %v %s", test.err, w.Code, w.Header(), w.Body)
+		}
 	}
 }

@@ -26,6 +26,9 @@ const (
 	leastTimeout   = 10
 	mostTimeout    = 4320
 	maxTags        = 50
+
+	// maxPending is how many snapshots an account may write at once: Amazon's quota.
+	maxPending = 100
 )
 
 // journalPrefix tells our journals from those of others.
@@ -35,7 +38,7 @@ const journalPrefix = "direct-"
 type writer struct {
 	// mu is held for writing by what ends the writer, and for reading by what
 	// writes a block.
-	mu     sync.RWMutex
+	mu     sync.RWMutex     // taken before EBS.mu, never after
 	blocks *snapshot.Writer // nil when it was closed
 
 	used time.Time // guarded by EBS.mu
@@ -140,9 +143,12 @@ func (c *call) startIn(tx *state.Tx, in *startInput, parent *cloud.Snapshot) (cl
 	if before, _, ok := state.ClientTokens.Get(tx, token); in.ClientToken != "" && ok {
 		s, _, there := state.Snapshots.Get(tx, cloud.SnapshotID(before.Made))
 		if before.Digest != hex.EncodeToString(digest[:]) || !there {
-			return cloud.Snapshot{}, &Error{http.StatusServiceUnavailable, "ConflictException", "", "The ClientToken was used before, with other parameters."}
+			return cloud.Snapshot{}, &Error{http.StatusConflict, "ConflictException", "", "The ClientToken was used before, with other parameters."}
 		}
 		return *s, nil
+	}
+	if err := c.checkPending(tx); err != nil {
+		return cloud.Snapshot{}, err
 	}
 	s, err := c.newSnapshot(tx, in, parent)
 	if err != nil {
@@ -162,6 +168,21 @@ func (c *call) startIn(tx *state.Tx, in *startInput, parent *cloud.Snapshot) (cl
 		})
 	}
 	return s, nil
+}
+
+// checkPending bounds the journals that an account has open.
+func (c *call) checkPending(tx *state.Tx) error {
+	n := 0
+	for s := range state.SnapshotsByAccount.By(tx, c.who.Account) {
+		if s.Written && s.State() == cloud.SnapshotPending {
+			n++
+		}
+	}
+	if n >= maxPending {
+		return &Error{http.StatusPaymentRequired, "ServiceQuotaExceededException", "DEPENDENCY_SERVICE_QUOTA_EXCEEDED",
+			fmt.Sprintf("The account writes %d snapshots already, as many as it may at once: complete one, or delete one.", n)}
+	}
+	return nil
 }
 
 func (c *call) newSnapshot(tx *state.Tx, in *startInput, parent *cloud.Snapshot) (cloud.Snapshot, error) {
@@ -272,9 +293,14 @@ func (c *call) write(s *cloud.Snapshot, f func(*snapshot.Writer) error) error {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	if w.blocks == nil {
-		return invalid("INVALID_SNAPSHOT_ID", "The snapshot %s is being completed, or was given up.", s.ID)
+		return over(s)
 	}
 	return f(w.blocks)
+}
+
+// over is what to say of a snapshot that has stopped being written meanwhile.
+func over(s *cloud.Snapshot) error {
+	return invalid("INVALID_SNAPSHOT_ID", "The snapshot %s is being completed, or was given up.", s.ID)
 }
 
 // writerOf a pending snapshot, opened where it isn't open.
@@ -283,6 +309,9 @@ func (c *call) writerOf(s *cloud.Snapshot) (*writer, error) {
 	defer c.mu.Unlock()
 	w := c.writers[s.ID]
 	if w == nil {
+		if now, _, ok := state.Snapshots.Get(c.Store.View(), s.ID); c.ended || !ok || now.State() != cloud.SnapshotPending {
+			return nil, over(s) // it was when it was found
+		}
 		blocks, err := c.Contents.Write(context.WithoutCancel(c.r.Context()), journalPrefix+string(s.ID), int64(s.SizeGiB)<<30, s.Base)
 		if err != nil {
 			return nil, err
@@ -308,7 +337,7 @@ func (c *call) complete() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.blocks == nil {
-		return invalid("INVALID_SNAPSHOT_ID", "The snapshot %s is being completed, or was given up.", s.ID)
+		return over(s)
 	}
 	if err := c.checkWhole(w.blocks); err != nil {
 		return err
@@ -449,11 +478,14 @@ func (s *EBS) clearOne(id cloud.SnapshotID) error {
 	return s.end(id, w)
 }
 
-// closeWriters at the end of the program; their journals stay.
+// closeWriters at the end of the program; their journals stay. Who completes a
+// snapshot holds its writer's mu and then takes ours, so we don't hold both.
 func (s *EBS) closeWriters() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for id, w := range s.writers {
+	open := s.writers
+	s.writers, s.ended = map[cloud.SnapshotID]*writer{}, true
+	s.mu.Unlock()
+	for id, w := range open {
 		w.mu.Lock()
 		if w.blocks != nil {
 			if err := w.blocks.Close(); err != nil {
@@ -463,5 +495,4 @@ func (s *EBS) closeWriters() {
 		}
 		w.mu.Unlock()
 	}
-	clear(s.writers)
 }
