@@ -67,6 +67,7 @@ const (
 	ParamName         = "name"
 	ParamType         = "type"
 	ParamAccessKey    = "access-key"
+	ParamRegion       = "region"
 )
 
 // Seen tells how far the task is, in percent, and what is being done.

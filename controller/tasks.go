@@ -115,7 +115,7 @@ func (c *Controller) finish(tx *state.Tx, t cloud.Task, made cloud.TaskResult) e
 	case cloud.ImportVolume, cloud.ImportInstance:
 		err = c.madeVolumes(tx, &t, made)
 	case cloud.CopyImage:
-		state.Images.Edit(tx, t.Image, func(i *cloud.Image) { i.Copying = "" })
+		err = c.madeCopy(tx, &t, made)
 	default:
 		t.Made["manifest"] = made.Manifest
 	}
@@ -162,6 +162,11 @@ func (c *Controller) failTask(tx *state.Tx, t cloud.Task, why cloud.Reason) erro
 	switch t.Kind {
 	case cloud.CopyImage:
 		state.Images.Edit(tx, t.Image, func(i *cloud.Image) { i.Copying, i.CopyFailed = "", why })
+		for _, f := range t.Sources {
+			if s, _, ok := state.Snapshots.Get(tx, f.Snapshot); ok && s.State() == cloud.SnapshotPending {
+				state.FailSnapshot(tx, *s, why)
+			}
+		}
 	case cloud.ImportInstance:
 		if i, _, ok := state.Instances.Get(tx, t.Instance); ok {
 			state.Want(tx, *i, cloud.WishTerminated, why, c.Now())
@@ -169,6 +174,20 @@ func (c *Controller) failTask(tx *state.Tx, t cloud.Task, why cloud.Reason) erro
 	}
 	state.FinishTask(tx, t, c.Now())
 	c.Log.Info("task failed", "task", t.ID, "reason", why.Message)
+	return nil
+}
+
+// madeCopy: the bundle of the image is there, or its snapshots are complete.
+func (c *Controller) madeCopy(tx *state.Tx, t *cloud.Task, made cloud.TaskResult) error {
+	if len(made.Contents) != len(t.Sources) {
+		return fmt.Errorf("%d contents of %d snapshots", len(made.Contents), len(t.Sources))
+	}
+	for n, content := range made.Contents {
+		if s, _, ok := state.Snapshots.Get(tx, t.Sources[n].Snapshot); ok && s.State() == cloud.SnapshotPending {
+			state.CompleteSnapshot(tx, *s, content, c.Now())
+		}
+	}
+	state.Images.Edit(tx, t.Image, func(i *cloud.Image) { i.Copying = "" })
 	return nil
 }
 
@@ -191,7 +210,7 @@ func (c *Controller) madeSnapshots(tx *state.Tx, t *cloud.Task, made cloud.TaskR
 			return err
 		}
 		state.Snapshots.Put(tx, cloud.Snapshot{
-			ID: cloud.SnapshotID(id), Account: t.Account, Volume: "vol-ffffffff", SizeGiB: gibibytes(content.Size),
+			ID: cloud.SnapshotID(id), Account: t.Account, SizeGiB: gibibytes(content.Size),
 			StartedAt: t.CreatedAt, CompletedAt: c.Now(), Content: &content, Description: describe(t),
 		})
 		t.Made[name] = id

@@ -6,6 +6,7 @@ import (
 	"path"
 
 	"mallee/cloud"
+	"mallee/peer"
 	"mallee/state"
 	"mallee/wire"
 )
@@ -23,6 +24,8 @@ type copyImageInput struct {
 	Name          string `wire:"Name,required"`
 	SourceImageID string `wire:"SourceImageId,required"`
 	SourceRegion  string `wire:"SourceRegion,required"`
+
+	abroad *peer.Image // of another region
 }
 
 // checkCopy makes the bucket that a bundle's copy will lie in.
@@ -30,12 +33,11 @@ func checkCopy(c *call, in *copyImageInput) error {
 	if err := c.may(c.arn(c.account(), "image", "*")); err != nil {
 		return err
 	}
-	if in.SourceRegion != c.Region {
-		return wire.InvalidParameterValue("SourceRegion", in.SourceRegion,
-			"This cloud has the region %s. An image of another cloud is brought here by: mallee image import aws %s --endpoint ITS-EC2-URL.", c.Region, wire.Shorten(in.SourceImageID))
-	}
 	if err := refuseEncryption(in.Encrypted); err != nil {
 		return err
+	}
+	if in.SourceRegion != c.Region {
+		return c.findAbroad(in)
 	}
 	i, err := c.launchable(in.SourceImageID, cloud.MachineImage)
 	if err != nil || i.RootDeviceType() == cloud.EBS || in.dry() {
@@ -53,11 +55,14 @@ func checkCopy(c *call, in *copyImageInput) error {
 // original can harm. Of an EBS-backed one the copy is there at once: its snapshots
 // share the blocks. A bundle is copied, and the image pending meanwhile.
 func copyImage(c *call, in *copyImageInput) (*registerImageReply, error) {
-	source, err := c.launchable(in.SourceImageID, cloud.MachineImage)
-	if err != nil {
+	if err := checkImageName(in.Name); err != nil {
 		return nil, err
 	}
-	if err := checkImageName(in.Name); err != nil {
+	if in.abroad != nil {
+		return c.copyAbroad(in)
+	}
+	source, err := c.launchable(in.SourceImageID, cloud.MachineImage)
+	if err != nil {
 		return nil, err
 	}
 	id, err := c.newID(source.Kind.Prefix(), has(c.tx, state.Images))
@@ -132,7 +137,7 @@ func (c *call) copySnapshotOf(id cloud.SnapshotID, description string) (cloud.Sn
 	}
 	state.Snapshots.Put(c.tx, cloud.Snapshot{
 		ID: cloud.SnapshotID(fresh), Account: c.account(), SizeGiB: s.SizeGiB, Encrypted: s.Encrypted, Content: s.Content,
-		Volume: "vol-ffffffff", StartedAt: c.Now(), CompletedAt: c.Now(), Description: description,
+		StartedAt: c.Now(), CompletedAt: c.Now(), Description: description,
 	})
 	return cloud.SnapshotID(fresh), nil
 }

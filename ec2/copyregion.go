@@ -106,7 +106,7 @@ func (c *call) deviceAbroad(d *peer.Device, i *cloud.Image, t *cloud.Task) error
 			}
 			m.EBS.Snapshot = cloud.SnapshotID(id)
 			state.Snapshots.Put(c.tx, cloud.Snapshot{
-				ID: m.EBS.Snapshot, Account: c.account(), Volume: cloud.NoVolume, SizeGiB: v.GiB, StartedAt: c.Now(),
+				ID: m.EBS.Snapshot, Account: c.account(), SizeGiB: v.GiB, StartedAt: c.Now(),
 				Description: "Copied for " + string(i.ID) + " from " + v.Snapshot + " of " + t.Params[cloud.ParamRegion],
 			})
 			t.Sources = append(t.Sources, cloud.DiskFile{Snapshot: m.EBS.Snapshot, Key: v.Snapshot, VolumeGiB: v.GiB})

@@ -92,6 +92,7 @@ type Options struct {
 	Pools         state.Pools   // of addresses; Local is 172.31.0.0/16 by default, Public none
 	Region        string        // its name
 	Endpoint      string        // of the region, as DescribeRegions tells it
+	Peers         Peers         // other clouds that CopyImage copies from; none by default
 	MaxImageSize  int64         // bytes; DefaultMaxImageSize by default
 	MaxVolumes    int64         // GiB of an account's volumes together; DefaultMaxVolumes by default
 	MaxTasks      int           // of an account's that are not finished; DefaultMaxTasks by default
@@ -112,6 +113,9 @@ type EC2 struct {
 func New(o Options) (*EC2, error) {
 	if !o.Pools.Local.IsValid() {
 		o.Pools.Local = netip.MustParsePrefix("172.31.0.0/16")
+	}
+	if o.Peers == nil {
+		o.Peers = noPeers{}
 	}
 	if o.MaxImageSize == 0 {
 		o.MaxImageSize = DefaultMaxImageSize

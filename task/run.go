@@ -48,6 +48,9 @@ func (r *run) kind(ctx context.Context) (cloud.TaskResult, error) {
 	case cloud.BundleInstance:
 		return r.bundleRoot(ctx)
 	case cloud.CopyImage:
+		if r.task.Params[cloud.ParamRegion] != "" {
+			return r.copyRegion(ctx)
+		}
 		return r.copyBundle(ctx)
 	}
 	return cloud.TaskResult{}, fmt.Errorf("a task of kind %q is not known to this node", r.task.Kind)

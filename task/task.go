@@ -83,6 +83,7 @@ type Options struct {
 	Contents *snapshot.Store
 	Bundles  Bundles
 	Roots    Roots
+	Peers    Peers
 
 	CloudCert *x509.Certificate // that bundles are encrypted for
 	CloudKey  *rsa.PrivateKey   // signs what the cloud bundles itself

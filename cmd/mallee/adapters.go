@@ -14,10 +14,12 @@ import (
 
 	"mallee/cloud"
 	"mallee/ec2"
+	"mallee/euca"
 	"mallee/iam"
 	"mallee/image"
 	"mallee/metadata"
 	"mallee/node"
+	"mallee/peer"
 	"mallee/snapshot"
 	"mallee/state"
 	"mallee/walrus"
@@ -172,6 +174,28 @@ func reach(endpoint string) image.Reach {
 		}
 		return image.PublicOnly(at)
 	}
+}
+
+// peers are the clouds that the folder names.
+type peers struct{ euca.Peers }
+
+func (p peers) Image(ctx context.Context, region, id string) (*peer.Image, error) {
+	c, err := p.Get(region)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ec2.ErrNoPeer
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c.Image(ctx, id)
+}
+
+func (p peers) Blocks(ctx context.Context, region, snapshot string, passage peer.Passage) error {
+	c, err := p.Get(region)
+	if err != nil {
+		return err
+	}
+	return c.Blocks(ctx, snapshot, passage)
 }
 
 // roots are the disks of this node's instances.

@@ -193,7 +193,7 @@ func (h *house) images() *bundle.Source {
 // openTasks opens what does the node's long work.
 func (h *house) openTasks(endpoint string) (err error) {
 	h.tasks, err = task.Open(task.Options{
-		Dir: h.settings.folder.Path("node", "tasks"), Objects: taskObjects{h.walrus, h.store}, Contents: h.contents, Bundles: h.images(), Roots: roots{&h.node},
+		Dir: h.settings.folder.Path("node", "tasks"), Objects: taskObjects{h.walrus, h.store}, Contents: h.contents, Bundles: h.images(), Roots: roots{&h.node}, Peers: peers{h.settings.folder.Peers()},
 		CloudCert: h.iam.CloudCertificate(), CloudKey: h.iam.CloudKey(),
 		Reach: reach(endpoint), MaxSize: ec2.DefaultMaxImageSize, AtOnce: tasksAtOnce, Log: h.log,
 	}, func() { h.node.News() })
@@ -220,7 +220,7 @@ func (h *house) openEC2(endpoint string) error {
 		return err
 	}
 	h.front.EC2, err = ec2.New(ec2.Options{
-		Store: h.store, IAM: h.iam, Objects: objects{h.walrus}, Console: h.node,
+		Store: h.store, IAM: h.iam, Objects: objects{h.walrus}, Console: h.node, Peers: peers{h.settings.folder.Peers()},
 		Pools:  state.Pools{Local: subnet, Public: h.settings.publicPool(admin.Account)},
 		Region: iam.Region, Endpoint: endpoint, Now: time.Now, Rand: rand.Reader, Log: h.log,
 	})
