@@ -3,6 +3,7 @@ package test
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -261,4 +262,9 @@ func noJournals(c *cloud.Cloud) error {
 		}
 	}
 	return nil
+}
+
+// contextOf something that several tests share.
+func contextOf(d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), d)
 }
