@@ -60,16 +60,19 @@ type Image struct {
 
 // Device of an image: a volume, or an ephemeral disk.
 type Device struct {
-	Name        string `xml:"deviceName"`
-	VirtualName string `xml:"virtualName"`
-	Volume      *struct {
-		Snapshot            string `xml:"snapshotId"`
-		GiB                 int    `xml:"volumeSize"`
-		Type                string `xml:"volumeType"`
-		IOPS                int    `xml:"iops"`
-		Throughput          int    `xml:"throughput"`
-		DeleteOnTermination bool   `xml:"deleteOnTermination"`
-	} `xml:"ebs"`
+	Name        string  `xml:"deviceName"`
+	VirtualName string  `xml:"virtualName"`
+	Volume      *Volume `xml:"ebs"`
+}
+
+// Volume of a device.
+type Volume struct {
+	Snapshot            string `xml:"snapshotId"`
+	GiB                 int    `xml:"volumeSize"`
+	Type                string `xml:"volumeType"`
+	IOPS                int    `xml:"iops"`
+	Throughput          int    `xml:"throughput"`
+	DeleteOnTermination bool   `xml:"deleteOnTermination"`
 }
 
 // Image describes one; the error names what the other cloud said.
