@@ -41,7 +41,7 @@ func readRecipe(dir string) (*recipe, error) {
 	}
 	r := &recipe{args: strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")}
 	for n, arg := range r.args {
-		if arg != "-blockdev" || n+1 == len(r.args) {
+		if strings.TrimLeft(arg, "-") != "blockdev" || n+1 == len(r.args) {
 			continue
 		}
 		d, err := readDisk(r.args[n+1])
@@ -53,19 +53,31 @@ func readRecipe(dir string) (*recipe, error) {
 	return r, nil
 }
 
+// blockNode is a node of QEMU's block layer, with those below it: what limits
+// the disk's speed, its format, its file.
+type blockNode struct {
+	Filename string     `json:"filename"`
+	File     *blockNode `json:"file"`
+}
+
+// filename of the lowest node.
+func (n *blockNode) filename() string {
+	if n.File != nil {
+		return n.File.filename()
+	}
+	return n.Filename
+}
+
 // readDisk of a blockdev's JSON, as qemu-img sees it.
 func readDisk(blockdev string) (d disk, err error) {
-	var node struct {
-		File struct {
-			Filename string `json:"filename"`
-		} `json:"file"`
-	}
+	var node blockNode
 	if err := json.Unmarshal([]byte(blockdev), &node); err != nil {
 		return d, fmt.Errorf("blockdev %s: %w", blockdev, err)
 	}
-	text, err := exec.Command("qemu-img", "info", "-U", "--output=json", node.File.Filename).Output()
+	file := node.filename()
+	text, err := exec.Command("qemu-img", "info", "-U", "--output=json", file).Output()
 	if err != nil {
-		return d, fmt.Errorf("qemu-img info %s: %w", node.File.Filename, err)
+		return d, fmt.Errorf("qemu-img info %s: %w", file, err)
 	}
 	var info struct {
 		Size     int64  `json:"virtual-size"`
@@ -78,10 +90,10 @@ func readDisk(blockdev string) (d disk, err error) {
 		} `json:"format-specific"`
 	}
 	if err := json.Unmarshal(text, &info); err != nil {
-		return d, fmt.Errorf("qemu-img info %s: %w", node.File.Filename, err)
+		return d, fmt.Errorf("qemu-img info %s: %w", file, err)
 	}
 	options := fmt.Sprintf("cluster_size=%d,extended_l2=%t", info.Cluster, info.Specific.Data.ExtendedL2)
-	return disk{node.File.Filename, info.Base, info.Size, options}, nil
+	return disk{file, info.Base, info.Size, options}, nil
 }
 
 // bare QEMUs, in folders of their own under one.

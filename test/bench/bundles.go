@@ -58,12 +58,12 @@ type bundler struct {
 
 func (b bundler) path(name string) string { return filepath.Join(b.dir, name) }
 
-// round is what the steps took, in seconds.
+// round is what the steps took, in seconds, and what they had to do with, in bytes.
 type round struct {
-	bundle, pipeline, copied         float64
-	upload, register, launch         float64
-	unbundle, unpackByShell          float64
-	bundledBytes, imageBytes, memory float64
+	bundle, pipeline, copied float64
+	upload, register, launch float64
+	unbundle, unpackByShell  float64
+	bundledBytes, imageBytes float64
 }
 
 // steps of an image's way.
