@@ -48,9 +48,7 @@ func (n *Node) reboot(ctx context.Context, i cloud.Instance, m *machine, status 
 		return cloud.PhaseUp, errors.Join(taken, err)
 	}
 	if wantsRoot {
-		if err := n.takeRoot(ctx, i, m, root); err != nil {
-			return cloud.PhaseUp, errors.Join(taken, err)
-		}
+		n.takeRoot(ctx, i, m, root)
 	}
 	if err := n.Hypervisor.Reset(ctx, n.machineDir(i.ID)); err != nil {
 		return cloud.PhaseUp, errors.Join(taken, fmt.Errorf("reset the machine: %w", err))

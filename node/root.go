@@ -19,8 +19,9 @@ type rootCopy struct {
 	done chan error // gets how it ended, once
 
 	// The worker's own, whose machine it is.
-	sink    Sink // nil: not begun
-	taken   bool
+	sink    Sink  // nil: not begun
+	taken   bool  // the guest need not be down for it any more
+	failed  error // why it could not be begun
 	content cloud.Content
 }
 
@@ -78,14 +79,11 @@ func (n *Node) rootWish(m *machine) (c *rootCopy, dropped bool) {
 }
 
 // takeRoot begins the copy of the machine's root disk, whose guest is down. Where
-// it can't, whoever asked is told, and the guest goes on.
-func (n *Node) takeRoot(ctx context.Context, i cloud.Instance, m *machine, c *rootCopy) error {
-	if err := n.beginRoot(ctx, i, m, c); err != nil {
-		return n.endRoot(ctx, m, c, hypervisor.Exited, err)
-	}
+// it can't, the guest goes on all the same, and whoever asked is told then.
+func (n *Node) takeRoot(ctx context.Context, i cloud.Instance, m *machine, c *rootCopy) {
+	c.failed = n.beginRoot(ctx, i, m, c)
 	c.taken = true
 	m.poll(n.Now())
-	return nil
 }
 
 func (n *Node) beginRoot(ctx context.Context, i cloud.Instance, m *machine, c *rootCopy) error {
@@ -125,6 +123,8 @@ func (n *Node) followRoot(ctx context.Context, m *machine, status hypervisor.Sta
 		return n.endRoot(ctx, m, c, status, context.Canceled)
 	case !c.taken:
 		return nil // reboot does
+	case c.failed != nil:
+		return n.endRoot(ctx, m, c, status, c.failed)
 	case status == hypervisor.Absent:
 		return n.endRoot(ctx, m, c, status, errInstanceGone)
 	}

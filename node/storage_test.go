@@ -50,6 +50,13 @@ func (v *vault) Discard(_ context.Context, id cloud.SnapshotID) error {
 	return nil
 }
 
+// close what a program had open that is no more.
+func (v *vault) close() {
+	for _, s := range v.sinks {
+		s.open = 0
+	}
+}
+
 func (s *sink) Address() (socket, export string) { return "/vault", string(s.id) }
 
 func (s *sink) Commit(_ context.Context, whole bool) (cloud.Content, error) {
