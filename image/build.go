@@ -66,8 +66,8 @@ type bench struct {
 var guestFiles embed.FS
 
 // Build returns the recipe's image from the cache folder dir, which it makes where it isn't there,
-// and builds it first where it is missing or the packages have new versions. Several at once, in
-// one process or in many, wait for each other. It needs apt, dpkg and an amd64 host, and no root.
+// and builds it first where it is missing or the packages have new versions. Several at once of one
+// recipe, in one process or in many, wait for each other. It needs apt, dpkg and an amd64 host, and no root.
 func Build(ctx context.Context, r Recipe, dir string, progress Progress) (Artifacts, error) {
 	if runtime.GOARCH != "amd64" || runtime.GOOS != "linux" {
 		return Artifacts{}, fmt.Errorf("building %s: the catalogue is for amd64 Linux and builds on it; this is %s %s", r.Name, runtime.GOARCH, runtime.GOOS)
@@ -79,7 +79,7 @@ func Build(ctx context.Context, r Recipe, dir string, progress Progress) (Artifa
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return Artifacts{}, fmt.Errorf("making the image cache: %w", err)
 	}
-	unlock, err := lock(ctx, filepath.Join(dir, "lock"), func() { progress("waiting for another build", 0, 0) })
+	unlock, err := lock(ctx, filepath.Join(dir, "lock-"+r.Name), func() { progress(waiting, 0, 0) })
 	if err != nil {
 		return Artifacts{}, err
 	}
@@ -92,26 +92,40 @@ func Build(ctx context.Context, r Recipe, dir string, progress Progress) (Artifa
 }
 
 func buildLocked(ctx context.Context, r Recipe, dir string, progress Progress) (Artifacts, error) {
-	aptDir := filepath.Join(dir, "apt")
-	if err := os.MkdirAll(aptDir, 0o700); err != nil {
-		return Artifacts{}, err
-	}
-	a := &apt{dir: aptDir}
-	defer os.RemoveAll(a.cache()) // 70 MB that apt makes again in a second
-	progress("resolving packages", 0, 1)
-	in, err := a.inputs(ctx, r, progress)
+	in, err := collect(ctx, r, dir, progress)
 	if err != nil {
 		return fallBack(ctx, r, dir, err, progress)
 	}
-	progress("resolving packages", 1, 1)
 	rec := record{Recipe: r.Name, Version: version(r, in.all()), Built: time.Now().UTC(), Packages: in.all()}
 	if built, err := readRecord(filepath.Join(dir, folderName(r.Name, rec.Version))); err == nil {
 		return built.artifacts(dir), nil
 	}
-	if err := gather(ctx, a, in.all(), filepath.Join(dir, "packages"), progress); err != nil {
-		return fallBack(ctx, r, dir, err, progress)
-	}
 	return rec.make(ctx, r, in, dir, progress)
+}
+
+// collect asks apt for the recipe's packages, and downloads them where there is no build of them. Builds of
+// all recipes share apt's folder and the packages', so one does this at a time.
+func collect(ctx context.Context, r Recipe, dir string, progress Progress) (in inputs, err error) {
+	unlock, err := lock(ctx, filepath.Join(dir, "lock"), func() { progress(waiting, 0, 0) })
+	if err != nil {
+		return in, err
+	}
+	defer unlock()
+	removeAll(dir, "apt/download-*", "apt/.empty-*") // of who was killed: we hold the lock
+	a := &apt{dir: filepath.Join(dir, "apt")}
+	if err := os.MkdirAll(a.dir, 0o700); err != nil {
+		return in, err
+	}
+	defer os.RemoveAll(a.cache()) // 70 MB that apt makes again in a second
+	progress("resolving packages", 0, 1)
+	if in, err = a.inputs(ctx, r, progress); err != nil {
+		return in, err
+	}
+	progress("resolving packages", 1, 1)
+	if _, err := readRecord(filepath.Join(dir, folderName(r.Name, version(r, in.all())))); err == nil {
+		return in, nil
+	}
+	return in, gather(ctx, a, in.all(), filepath.Join(dir, "packages"), progress)
 }
 
 // fallBack returns the newest earlier build when apt couldn't tell or fetch what a new one needs.
@@ -220,8 +234,8 @@ func gather(ctx context.Context, a *apt, debs []deb, dir string, progress Progre
 
 // make builds the image in a temporary folder and gives it its name when it is on disk.
 func (rec *record) make(ctx context.Context, r Recipe, in inputs, dir string, progress Progress) (Artifacts, error) {
-	removeLeftOvers(dir)
-	tmp, err := os.MkdirTemp(dir, temporary)
+	removeAll(dir, temporary(r.Name)) // of who was killed: we hold the recipe's lock
+	tmp, err := os.MkdirTemp(dir, temporary(r.Name))
 	if err != nil {
 		return Artifacts{}, err
 	}
@@ -254,11 +268,14 @@ func (rec *record) make(ctx context.Context, r Recipe, in inputs, dir string, pr
 	return rec.artifacts(dir), syncPath(dir)
 }
 
-const temporary = ".build-"
+// waiting is the step of a build that another one goes before.
+const waiting = "waiting for another build"
 
-// removeLeftOvers removes what builds left that were killed. We hold the lock, so none is running.
-func removeLeftOvers(dir string) {
-	for _, pattern := range []string{temporary + "*", "apt/download-*", "apt/.empty-*"} {
+// temporary is the pattern of a recipe's folders that are being built. No recipe's name has a +.
+func temporary(recipe string) string { return ".build-" + recipe + "+*" }
+
+func removeAll(dir string, patterns ...string) {
+	for _, pattern := range patterns {
 		old, _ := filepath.Glob(filepath.Join(dir, pattern))
 		for _, o := range old {
 			os.RemoveAll(o)

@@ -177,7 +177,7 @@ func TestBuildMendsDamage(t *testing.T) {
 		t.Fatalf("reading the record of a damaged build: %v, want an error about %s", err, rootName)
 	}
 	// What a killed build left goes when the next one begins.
-	stale := filepath.Join(dir, temporary+"123")
+	stale := filepath.Join(dir, ".build-tiny-pv+123")
 	if err := os.Mkdir(stale, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -276,12 +276,40 @@ func TestBuildIsCancelled(t *testing.T) {
 	defer unlock()
 	ctx, cancel := context.WithCancel(t.Context())
 	_, err = Build(ctx, r, dir, func(step string, _, _ int64) {
-		if step == "waiting for another build" {
+		if step == waiting {
 			cancel()
 		}
 	})
 	if err == nil || ctx.Err() == nil {
 		t.Errorf("a build behind a lock, cancelled: %v", err)
+	}
+}
+
+// A long build of one recipe keeps nobody from another, and nothing of it is taken for a dead build's.
+func TestRecipesDontWaitForEachOther(t *testing.T) {
+	dir := t.TempDir()
+	unlock, err := lock(t.Context(), filepath.Join(dir, "lock-debian-12"), func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	alive := filepath.Join(dir, ".build-debian-12+1")
+	if err := os.Mkdir(alive, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	brokenApt(t, "nothing here")
+	r, _ := FindRecipe("tiny")
+	_, err = Build(t.Context(), r, dir, func(step string, _, _ int64) {
+		if step == waiting {
+			t.Error("tiny waits for debian-12")
+		}
+	})
+	if err == nil || !strings.Contains(err.Error(), "nothing here") {
+		t.Errorf("without apt: %v", err)
+	}
+	removeAll(dir, temporary("debian"), temporary("tiny"))
+	if _, err := os.Stat(alive); err != nil {
+		t.Errorf("the folder of a build under way: %v", err)
 	}
 }
 

@@ -44,8 +44,8 @@
 //
 // # Who writes what
 //
-// The cache folder belongs to Build. One lock file serialises builds, in one process or in many. A
-// build works in a temporary folder and renames it to RECIPE-KEY when all of it is on disk; a
+// The cache folder belongs to Build. A lock file serialises builds of a recipe, in one process or in many, and
+// another what they ask of apt. A build works in a temporary folder and renames it to RECIPE-KEY when all of it is on disk; a
 // folder of that name is complete by definition and never changes again. Prepare works in a folder
 // prepare-* of the one it is given, and Fetch in FILE.part; what has its name is complete.
 //
