@@ -58,6 +58,7 @@ type importInstanceInput struct {
 		GroupName                         []string `wire:"GroupName,max=100"`
 		InstanceInitiatedShutdownBehavior string   `wire:"InstanceInitiatedShutdownBehavior,enum=stop|terminate"`
 		InstanceType                      string
+		KeyName                           string // Eucalyptus's
 		Monitoring                        bool
 		Placement                         struct{ AvailabilityZone string }
 		UserData                          struct{ Data string }
@@ -204,7 +205,7 @@ func importInstance(c *call, in *importInstanceInput) (*conversionReply, error) 
 // importedInstance is what will have the volumes.
 func (c *call) importedInstance(in *importInstanceInput, node *cloud.Node, root string) (*cloud.Instance, error) {
 	l := &in.LaunchSpecification
-	like := &runInput{InstanceType: l.InstanceType, SecurityGroup: l.GroupName, SecurityGroupID: l.GroupID, UserData: l.UserData.Data}
+	like := &runInput{InstanceType: l.InstanceType, KeyName: l.KeyName, SecurityGroup: l.GroupName, SecurityGroupID: l.GroupID, UserData: l.UserData.Data}
 	if err := firstError(only("LaunchSpecification.Monitoring", strconv.FormatBool(l.Monitoring), "false"), like.checkUserData(),
 		c.may(c.arn(c.account(), "instance", "*"))); err != nil {
 		return nil, err
@@ -223,7 +224,7 @@ func (c *call) importedInstance(in *importInstanceInput, node *cloud.Node, root 
 	if l.InstanceInitiatedShutdownBehavior != "" {
 		i.Shutdown = cloud.ShutdownBehavior(l.InstanceInitiatedShutdownBehavior)
 	}
-	err := c.modelType(like, i)
+	err := firstError(c.modelType(like, i), c.modelKey(like, i))
 	if err == nil {
 		i.Groups, err = c.launchGroups(like)
 	}

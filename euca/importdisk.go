@@ -312,6 +312,9 @@ func resumeImport(s *session) error {
 	if err != nil {
 		return err
 	}
+	if state := task.get("state"); state != "active" && state != "pending" {
+		return fmt.Errorf("%s is %s, and takes no more of its disk", s.text("task"), state)
+	}
 	f, size, err := openDisk(s.args[0])
 	if err != nil {
 		return err

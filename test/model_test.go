@@ -22,7 +22,7 @@ import (
 )
 
 // eucalyptus lists parameters that Amazon's EC2 doesn't have and Eucalyptus has.
-var eucalyptus = []string{"RunInstances AddressingType", "RegisterImage Platform"}
+var eucalyptus = []string{"RunInstances AddressingType", "RegisterImage Platform", "ImportInstance LaunchSpecification.KeyName"}
 
 // newer lists parameters that are younger than the model, which is no longer
 // changed. That EC2 has them is shown by Amazon's SDK of today.

@@ -66,7 +66,7 @@ for file in sorted(pathlib.Path(sys.argv[1]).glob("*.xml")):
     parser.parse({"status_code": 200, "headers": {}, "body": text.encode()}, shape)
 
 # Eucalyptus's own parameters.
-ours = {("RunInstances", "AddressingType"), ("RegisterImage", "Platform")}
+ours = {("RunInstances", "AddressingType"), ("RegisterImage", "Platform"), ("ImportInstance", "LaunchSpecification.KeyName")}
 
 
 def wire_name(name, shape):
