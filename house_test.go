@@ -27,7 +27,7 @@ var doors = map[string]string{
 	"peer":       "wire/sigv4",
 	"task":       "bundle cloud durable image link peer snapshot",
 	"node":       "block cloud durable hypervisor image link nbd network snapshot",
-	"euca":       "bundle cloud hypervisor hypervisor/qemu image peer wire/sigv4",
+	"euca":       "bundle cloud durable hypervisor hypervisor/qemu image peer wire/sigv4",
 
 	"state":    "cloud",
 	"link":     "cloud",

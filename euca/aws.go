@@ -3,6 +3,8 @@ package euca
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -20,9 +22,16 @@ import (
 // place is a cloud that images come from or go to: Amazon's, or one that answers
 // like it.
 type place struct {
-	name string // of it, for journals and people
+	name string // of its region
 	ec2  *Client
 	ebs  *ebs.Client
+}
+
+// id tells places apart that have one name: every mallee's region may be called
+// mallee.
+func (p *place) id() string {
+	sum := sha256.Sum256([]byte(p.ec2.EC2))
+	return p.name + "-" + hex.EncodeToString(sum[:4])
 }
 
 // elsewhere is what the command line says of the other cloud.

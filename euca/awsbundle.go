@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -31,11 +32,15 @@ func importBundle(cmd *cobra.Command, from *place, about *element, w *wanted, ke
 	if err != nil {
 		return err
 	}
-	file := folder.Path("migrations", about.get("imageId")+".raw")
 	if err := os.MkdirAll(folder.Path("migrations"), 0o700); err != nil {
 		return err
 	}
-	defer os.Remove(file)
+	dir, err := os.MkdirTemp(folder.Path("migrations"), "bundle-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, "image.raw")
 	show := newProgress(cmd.ErrOrStderr())
 	if err := from.unbundle(cmd.Context(), about.get("imageLocation"), key, file, show); err != nil {
 		return fmt.Errorf("bring the bundle %s: %w", about.get("imageLocation"), err)

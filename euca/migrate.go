@@ -5,14 +5,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"net/url"
-	"os"
-	"path/filepath"
+	"regexp"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -137,33 +134,50 @@ func (m *migration) device(ctx context.Context, d *element, at string, params ur
 	return j, nil
 }
 
-// snapshot there, complete.
+// snapshotForm is what a snapshot's id may be: it is another cloud's word, and names
+// files here.
+var snapshotForm = regexp.MustCompile(`^snap-[0-9a-zA-Z]{1,60}$`)
+
+// snapshot there, complete. What an earlier attempt has made there counts, unless it
+// is so no more.
 func (m *migration) snapshot(ctx context.Context, source string) (*journal, error) {
-	j, err := openJournal(m.dir, m.from.name+"-"+m.to.name+"-"+source)
+	if !snapshotForm.MatchString(source) {
+		return nil, fmt.Errorf("%q is not a snapshot's id", source)
+	}
+	j, err := openJournal(m.dir, m.from.id()+"-"+m.to.id()+"-"+source)
 	if err != nil {
 		return nil, err
 	}
 	defer j.close()
+	if j.Target != "" {
+		if err := m.goOn(ctx, j); err != nil {
+			return nil, err
+		}
+	}
 	if j.Complete {
 		return j, nil
 	}
-	err = m.copy(ctx, source, j)
-	if gone := (*types.ResourceNotFoundException)(nil); j.Target != "" && (errors.As(err, &gone) || isInvalidSnapshot(err)) {
-		// The half that was there was given up meanwhile.
-		if err := j.reset(); err != nil {
-			return nil, err
-		}
-		err = m.copy(ctx, source, j)
-	}
-	if err != nil {
+	if err := m.copy(ctx, source, j); err != nil {
 		return nil, err
 	}
 	return j, m.complete(ctx, j)
 }
 
-func isInvalidSnapshot(err error) bool {
-	var bad *types.ValidationException
-	return errors.As(err, &bad) && bad.Reason == types.ValidationExceptionReasonInvalidSnapshotId
+// goOn with the snapshot of an earlier attempt where that is completed, though
+// the attempt may not have heard of it, or can still be written; otherwise begin
+// anew.
+func (m *migration) goOn(ctx context.Context, j *journal) error {
+	status, _, err := m.status(ctx, j.Target)
+	switch {
+	case err != nil:
+		return err
+	case status == "completed":
+		j.Complete = true
+		return j.write()
+	case status == "pending" && !j.Complete:
+		return nil
+	}
+	return j.reset()
 }
 
 // copy the blocks that aren't there yet.
@@ -234,9 +248,14 @@ func (m *migration) await(ctx context.Context, j *journal) error {
 	tick := time.NewTicker(completeEvery)
 	defer tick.Stop()
 	for {
-		status, err := m.status(ctx, j.Target)
-		if err != nil || status == "completed" {
+		status, message, err := m.status(ctx, j.Target)
+		switch {
+		case err != nil:
 			return err
+		case status == "completed":
+			return nil
+		case status != "pending":
+			return fmt.Errorf("%s failed in %s (%s %s): try again, which begins anew", j.Target, m.to.name, status, message)
 		}
 		m.show.show("wait for "+j.Target+" to be completed", 0, 0)
 		select {
@@ -247,107 +266,18 @@ func (m *migration) await(ctx context.Context, j *journal) error {
 	}
 }
 
-// status of a snapshot there; one that failed is an error.
-func (m *migration) status(ctx context.Context, id string) (string, error) {
+// status of a snapshot there, "gone" for one that isn't.
+func (m *migration) status(ctx context.Context, id string) (status, message string, err error) {
 	reply, err := m.to.ec2.Call(ctx, "DescribeSnapshots", url.Values{"SnapshotId.1": {id}})
+	var said *ServiceError
+	if errors.As(err, &said) && strings.HasPrefix(said.Code, "InvalidSnapshot") {
+		return "gone", "", nil
+	}
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	for s := range reply.each("snapshotSet") {
-		if s.get("status") == "error" {
-			return "", fmt.Errorf("%s failed there: %s", id, s.get("statusMessage"))
-		}
-		return s.get("status"), nil
+		return s.get("status"), s.get("statusMessage"), nil
 	}
-	return "", fmt.Errorf("%s is gone there", id)
-}
-
-// journal of one snapshot's migration: NAME.json says what is made of it, and
-// NAME.blocks has, at 32 times its index, the digest of each block that is there,
-// and zeroes for one that isn't.
-type journal struct {
-	Target   string `json:"target"` // the snapshot there
-	GiB      int64  `json:"gib"`
-	Complete bool   `json:"complete"`
-
-	path    string
-	digests *os.File
-}
-
-func openJournal(dir, name string) (*journal, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	j := &journal{path: filepath.Join(dir, name)}
-	data, err := os.ReadFile(j.path + ".json")
-	if err == nil {
-		err = json.Unmarshal(data, j)
-	} else if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("what is known of an earlier attempt (%s.json) can't be read: %w; remove it to begin anew", j.path, err)
-	}
-	j.digests, err = os.OpenFile(j.path+".blocks", os.O_RDWR|os.O_CREATE, 0o600)
-	return j, err
-}
-
-// write what is made of it, in one piece.
-func (j *journal) write() error {
-	data, err := json.Marshal(j)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(j.path+".new", data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(j.path+".new", j.path+".json")
-}
-
-func (j *journal) has(index int64) (bool, error) {
-	var d [sha256.Size]byte
-	_, err := j.digests.ReadAt(d[:], index*sha256.Size)
-	if errors.Is(err, io.EOF) {
-		return false, nil
-	}
-	return d != [sha256.Size]byte{}, err
-}
-
-// note a block that is there.
-func (j *journal) note(index int64, digest [sha256.Size]byte) error {
-	_, err := j.digests.WriteAt(digest[:], index*sha256.Size)
-	return err
-}
-
-// sum counts the blocks, and digests their digests in the order of the blocks.
-func (j *journal) sum() (count int, sum string, err error) {
-	all := sha256.New()
-	buf := make([]byte, sha256.Size*4096)
-	for at := int64(0); ; at += int64(len(buf)) {
-		n, err := j.digests.ReadAt(buf, at)
-		for d := range n / sha256.Size {
-			if one := buf[d*sha256.Size : (d+1)*sha256.Size]; !bytes.Equal(one, make([]byte, sha256.Size)) {
-				all.Write(one)
-				count++
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			return count, base64.StdEncoding.EncodeToString(all.Sum(nil)), nil
-		}
-		if err != nil {
-			return 0, "", err
-		}
-	}
-}
-
-// reset to the beginning.
-func (j *journal) reset() error {
-	j.Target, j.Complete = "", false
-	return errors.Join(j.digests.Truncate(0), j.write())
-}
-
-func (j *journal) close() { j.digests.Close() }
-
-func (j *journal) remove() error {
-	return errors.Join(os.Remove(j.path+".blocks"), os.Remove(j.path+".json"))
+	return "gone", "", nil
 }

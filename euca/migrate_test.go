@@ -44,6 +44,7 @@ type shore struct {
 
 	puts  atomic.Int32 // blocks that were put
 	until atomic.Int32 // the put from which on all are refused; 0: never
+	deaf  atomic.Bool  // who completes a snapshot gets no answer
 
 	mu         sync.Mutex // guards registered
 	registered []wire.Form
@@ -82,6 +83,9 @@ func (s *shore) serve(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, "{}", http.StatusBadRequest)
 			return
 		}
+		if strings.HasPrefix(r.URL.Path, "/snapshots/completion/") && s.deaf.Load() {
+			w = lost{w}
+		}
 		s.api.Handle(w, r, body, iam.Principal{Account: traveller, User: iam.AdminUser}, "request-1")
 		return
 	}
@@ -92,12 +96,21 @@ func (s *shore) serve(w http.ResponseWriter, r *http.Request) {
 	s.answer(w, form)
 }
 
-func (s *shore) answer(w io.Writer, form wire.Form) {
+// lost is an answer that doesn't arrive.
+type lost struct{ http.ResponseWriter }
+
+func (l lost) WriteHeader(int) { l.ResponseWriter.WriteHeader(http.StatusBadRequest) }
+
+func (s *shore) answer(w http.ResponseWriter, form wire.Form) {
 	switch form.Get("Action") {
 	case "DescribeImages":
 		fmt.Fprintf(w, "<DescribeImagesResponse><imagesSet>%s</imagesSet></DescribeImagesResponse>", s.image)
 	case "DescribeSnapshots":
-		one, _, _ := state.Snapshots.Get(s.store.View(), cloud.SnapshotID(form.Get("SnapshotId.1")))
+		one, _, ok := state.Snapshots.Get(s.store.View(), cloud.SnapshotID(form.Get("SnapshotId.1")))
+		if !ok {
+			wire.WriteEC2Error(w, "request-1", wire.Errorf("InvalidSnapshot.NotFound", "The snapshot does not exist."))
+			return
+		}
 		fmt.Fprintf(w, "<DescribeSnapshotsResponse><snapshotSet><item><status>%s</status></item></snapshotSet></DescribeSnapshotsResponse>", one.State())
 	case "RegisterImage":
 		s.mu.Lock()
@@ -265,12 +278,72 @@ func TestMigrationBeginsAnew(t *testing.T) {
 	arrived(t, from, to, m)
 }
 
+// TestMigrationThatDidNotHear of what became of its snapshot there goes on: it was
+// completed, or has failed, or is gone.
+func TestMigrationThatDidNotHear(t *testing.T) {
+	for name, then := range map[string]func(tx *state.Tx, s cloud.Snapshot){
+		"completed": func(*state.Tx, cloud.Snapshot) {},
+		"failed": func(tx *state.Tx, s cloud.Snapshot) {
+			s.Content = nil
+			state.FailSnapshot(tx, s, cloud.Reason{Message: "no"})
+		},
+		"gone": func(tx *state.Tx, s cloud.Snapshot) { state.Snapshots.Delete(tx, s.ID) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			from, to, m := crossing(t)
+			to.deaf.Store(true)
+			if _, err := m.image(t.Context(), "ami-1", ""); err == nil {
+				t.Fatal("it heard")
+			}
+			to.deaf.Store(false)
+			to.puts.Store(0)
+			half := slices.Collect(keys(to))
+			to.change(func(tx *state.Tx) {
+				s, _, _ := state.Snapshots.Get(tx, half[0])
+				if s.State() != cloud.SnapshotCompleted {
+					t.Errorf("it is %s there", s.State())
+				}
+				then(tx, *s)
+			})
+			if _, err := m.image(t.Context(), "ami-1", ""); err != nil {
+				t.Fatal(err)
+			}
+			arrived(t, from, to, m)
+			if again := to.puts.Load(); (again > 2) == (name == "completed") {
+				t.Errorf("%d blocks were put again", again)
+			}
+		})
+	}
+}
+
+// TestMigrationElsewhere: another cloud of the same region's name has nothing of
+// what was begun in the first.
+func TestMigrationElsewhere(t *testing.T) {
+	from, to, m := crossing(t)
+	to.until.Store(61) // the second snapshot's
+	if _, err := m.image(t.Context(), "ami-1", ""); err == nil {
+		t.Fatal("it was not interrupted")
+	}
+	other := newShore(t, 3)
+	m.to = other.place("mallee-1")
+	if _, err := m.image(t.Context(), "ami-1", ""); err != nil {
+		t.Fatal(err)
+	}
+	form := other.registered[0]
+	for n, source := range []cloud.SnapshotID{"snap-00000001", "snap-00000002"} {
+		if from.digest(source) != other.digest(cloud.SnapshotID(form.Get(fmt.Sprintf("BlockDeviceMapping.%d.Ebs.SnapshotId", n+1)))) {
+			t.Errorf("of %s there is something else", source)
+		}
+	}
+}
+
 // TestMigrationRefuses what can't be taken along, and takes nothing.
 func TestMigrationRefuses(t *testing.T) {
 	for name, test := range map[string]struct{ image, says string }{
 		"an instance-store image": {strings.Replace(backedImage, "<rootDeviceType>ebs", "<rootDeviceType>instance-store", 1), "instance-store"},
 		"a pending image":         {strings.Replace(backedImage, "available", "pending", 1), "pending"},
 		"no image":                {"", "no image"},
+		"a path for a snapshot":   {strings.Replace(backedImage, "snap-00000001", "../../snap-1", 1), "not a snapshot's id"},
 		"no snapshot":             {strings.Replace(backedImage, "snap-00000001", "snap-99999999", 1), "snap-99999999"},
 	} {
 		t.Run(name, func(t *testing.T) {
