@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/ebs"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
@@ -52,6 +53,11 @@ func (c *Cloud) Access() (Access, error) {
 // EC2 is Amazon's client for it.
 func (a Access) EC2() *ec2.Client {
 	return ec2.New(ec2.Options{Region: a.Region, BaseEndpoint: &a.Endpoint, Credentials: a.credentials(), Retryer: retryer})
+}
+
+// EBS is Amazon's client for the EBS direct API.
+func (a Access) EBS() *ebs.Client {
+	return ebs.New(ebs.Options{Region: a.Region, BaseEndpoint: &a.Endpoint, Credentials: a.credentials(), Retryer: retryer})
 }
 
 // S3 is Amazon's client for Walrus.
