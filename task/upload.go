@@ -42,7 +42,8 @@ type importPart struct {
 	GetURL string `xml:"get-url"`
 }
 
-// parseImportManifest reads a manifest, whose parts must make a whole of its size.
+// parseImportManifest reads a manifest, whose parts must make a whole. Its size is
+// the file's, or as some tools have it the disk's, which of a raw file is the same.
 func parseImportManifest(data []byte, limit int64) (*importManifest, error) {
 	var m importManifest
 	if err := xml.Unmarshal(data, &m); err != nil {
@@ -57,12 +58,12 @@ func parseImportManifest(data []byte, limit int64) (*importManifest, error) {
 	}
 	var next int64
 	for n, p := range list {
-		if p.Index != n || p.Range.Start != next || p.Range.End < p.Range.Start || p.Range.End >= m.Size || p.GetURL == "" {
+		if p.Index != n || p.Range.Start != next || p.Range.End < p.Range.Start || p.Range.End >= limit || p.GetURL == "" {
 			return nil, fmt.Errorf("part %d of the import manifest does not go on where the one before it ends, or has no get-url", n)
 		}
 		next = p.Range.End + 1
 	}
-	if next != m.Size {
+	if next != m.Size && (m.Format == "RAW" || m.Format == "") {
 		return nil, fmt.Errorf("the parts of the import manifest have %d bytes, and it says %d", next, m.Size)
 	}
 	return &m, nil

@@ -80,6 +80,10 @@ func TestImportManifests(t *testing.T) {
 	if m, err := parseImportManifest([]byte(good), 1000); err != nil || m.Size != 1000 || len(m.Parts.List) != 4 {
 		t.Fatalf("%+v, %v", m, err)
 	}
+	other := strings.NewReplacer("RAW", "VMDK", "<size>1000", "<size>900").Replace(good)
+	if _, err := parseImportManifest([]byte(other), 1000); err != nil {
+		t.Errorf("a VMDK whose disk has another size: %v", err)
+	}
 	for name, bad := range map[string]string{
 		"no XML":               "manifest",
 		"another document":     "<html/>",
@@ -114,8 +118,8 @@ func FuzzImportManifest(f *testing.F) {
 		for _, p := range m.Parts.List {
 			sum += p.Range.End - p.Range.Start + 1
 		}
-		if sum != m.Size || m.Size > 1<<40 {
-			t.Errorf("parts of %d bytes make %d", sum, m.Size)
+		if sum <= 0 || sum > 1<<40 {
+			t.Errorf("the parts have %d bytes", sum)
 		}
 	})
 }
