@@ -305,7 +305,8 @@ func (f *retrieval) judge(res *http.Response, have *int64) (total int64, err err
 	case res.StatusCode == http.StatusTooManyRequests || res.StatusCode >= 500:
 		return 0, fmt.Errorf("the server answers %s", res.Status)
 	default:
-		return 0, refuse("the server answers %s", res.Status)
+		absent := res.StatusCode == http.StatusNotFound || res.StatusCode == http.StatusForbidden
+		return 0, &BadImageError{Reason: "the server answers " + res.Status, Absent: absent}
 	}
 	if total > f.opts.Limit {
 		return 0, refuse("the file has %d bytes; the limit is %d", total, f.opts.Limit)

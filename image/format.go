@@ -10,7 +10,10 @@ import (
 
 // A BadImageError reports a file that is at fault itself, in words for whoever brought it.
 // Everything else that goes wrong is this machine's affair.
-type BadImageError struct{ Reason string }
+type BadImageError struct {
+	Reason string
+	Absent bool // there is nothing at an address, or nothing that may be had; it may come yet
+}
 
 // Error says what is wrong with the file and, where something can be done, what.
 func (e *BadImageError) Error() string { return e.Reason }

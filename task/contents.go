@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -110,9 +111,12 @@ func (r *run) load(ctx context.Context, c cloud.Content, dst *os.File, s stage) 
 
 // removeJournals of the task's disks.
 func (w *Worker) removeJournals(id cloud.TaskID) error {
-	errs := []error{w.Contents.RemoveJournal(rootName(id))}
-	for n := range maxDisks {
-		errs = append(errs, w.Contents.RemoveJournal(journalName(id, n)))
+	names, err := w.Contents.Journals()
+	errs := []error{err}
+	for _, name := range names {
+		if strings.HasPrefix(name, string(id)+"-") {
+			errs = append(errs, w.Contents.RemoveJournal(name))
+		}
 	}
 	return errors.Join(errs...)
 }

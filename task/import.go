@@ -17,16 +17,6 @@ import (
 // takeIn makes contents of the task's disk files, one after the other.
 func (r *run) takeIn(ctx context.Context) (cloud.TaskResult, error) {
 	var made cloud.TaskResult
-	if r.uploads() {
-		if err := r.awaitUploads(ctx); err != nil {
-			return made, err
-		}
-	}
-	release, err := r.slot(ctx)
-	if err != nil {
-		return made, err
-	}
-	defer release()
 	for n, f := range r.task.Sources {
 		from, to := n*99/len(r.task.Sources), (n+1)*99/len(r.task.Sources)
 		if f.Snapshot != "" {
@@ -60,6 +50,9 @@ func (r *run) takeInOne(ctx context.Context, n, from, to int, made *cloud.TaskRe
 	}
 	if err := os.Remove(file); err != nil {
 		return err
+	}
+	if gib := int64(f.VolumeGiB); gib > 0 && disk.Found.VirtualSize > gib<<30 {
+		return &SourceError{fmt.Errorf("it has %d bytes, more than its volume of %d GiB", disk.Found.VirtualSize, gib)}
 	}
 	if err := r.recognise(n, disk, made); err != nil {
 		return err

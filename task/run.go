@@ -12,12 +12,17 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"mallee/cloud"
 )
 
 const (
 	// clearTime is how long the objects of one task may take to be deleted.
 	clearTime = 2 * time.Minute
+
+	// roomEvery is how often a task that works looks for room on the disk.
+	roomEvery = time.Second
 
 	noted  = "wrote.jsonl" // in a task's folder: the objects that it writes
 	result = "result.json"
@@ -31,18 +36,30 @@ type run struct {
 	dir  string
 }
 
+// do the task: what clients upload is waited for first, which may take days, and
+// then a slot.
+func (r *run) do(ctx context.Context) (made cloud.TaskResult, err error) {
+	if r.uploads() {
+		if err := r.awaitUploads(ctx); err != nil {
+			return made, err
+		}
+	}
+	ctx, release, err := r.slot(ctx)
+	if err != nil {
+		return made, err
+	}
+	defer release()
+	if made, err = r.kind(ctx); err != nil && errors.Is(context.Cause(ctx), errNoRoom) {
+		err = errNoRoom // which is why the rest failed
+	}
+	return made, err
+}
+
 // kind of work that the task is.
 func (r *run) kind(ctx context.Context) (cloud.TaskResult, error) {
 	switch r.task.Kind {
 	case cloud.ImportSnapshot, cloud.ImportImage, cloud.ImportVolume, cloud.ImportInstance:
-		return r.takeIn(ctx) // its slot comes after the uploads, which may take days
-	}
-	release, err := r.slot(ctx)
-	if err != nil {
-		return cloud.TaskResult{}, err
-	}
-	defer release()
-	switch r.task.Kind {
+		return r.takeIn(ctx)
 	case cloud.ExportImage:
 		return r.giveOut(ctx)
 	case cloud.BundleInstance:
@@ -56,14 +73,49 @@ func (r *run) kind(ctx context.Context) (cloud.TaskResult, error) {
 	return cloud.TaskResult{}, fmt.Errorf("a task of kind %q is not known to this node", r.task.Kind)
 }
 
-// slot waits until the task may take the machine's processors and disk.
-func (r *run) slot(ctx context.Context) (release func(), err error) {
+// slot waits until the task may take the machine's processors and disk. The context
+// that it returns ends when the disk has no room any more.
+func (r *run) slot(ctx context.Context) (_ context.Context, release func(), err error) {
 	select {
 	case r.slots <- struct{}{}:
-		return func() { <-r.slots }, nil
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return nil, nil, context.Cause(ctx)
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	go r.watchRoom(ctx, cancel)
+	return ctx, func() { cancel(nil); <-r.slots }, nil
+}
+
+// errNoRoom tells that a task would take what others need to go on.
+var errNoRoom = errors.New("the cloud's disk has no room for it; try again later, or ask whoever runs the cloud")
+
+// watchRoom ends a task before it has taken all room: instances and the cloud's own
+// state are on the same disk.
+func (r *run) watchRoom(ctx context.Context, cancel context.CancelCauseFunc) {
+	tick := time.NewTicker(roomEvery)
+	defer tick.Stop()
+	for {
+		if err := r.room(); err != nil {
+			cancel(err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// room is errNoRoom where less than the reserve is free.
+func (w *Worker) room() error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(w.Dir, &fs); err != nil {
+		return fmt.Errorf("look for room in the tasks' folder: %w", err)
+	}
+	if int64(fs.Bavail)*fs.Bsize < w.Reserve {
+		return errNoRoom
+	}
+	return nil
 }
 
 // stage is a part of the whole: what is said of it, and from which to which
@@ -129,9 +181,8 @@ func lost(err error) error {
 }
 
 // tidy the folder of a task that is done: its result stays until the cloud has
-// taken it in. The objects that it wrote are its result too, and are no longer
-// to be removed.
-func (r *run) tidy() error {
+// taken it in, and what else can't be removed goes with it then.
+func (r *run) tidy() {
 	entries, err := os.ReadDir(r.dir)
 	for _, e := range entries {
 		if e.Name() != result {
@@ -139,9 +190,8 @@ func (r *run) tidy() error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("tidy the task's folder: %w", err)
+		r.Log.Warn("the folder of a task that is done can't be tidied yet", "task", r.task.ID, "err", err)
 	}
-	return nil
 }
 
 // removeNoted deletes the objects that an attempt in dir wrote, unless it came

@@ -40,6 +40,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"mallee/cloud"
@@ -89,6 +90,7 @@ type Options struct {
 	CloudKey  *rsa.PrivateKey   // signs what the cloud bundles itself
 	Reach     image.Reach       // what downloads may connect to
 	MaxSize   int64             // of a disk, in bytes
+	Reserve   int64             // bytes of the folder's file system that tasks leave to others
 	AtOnce    int               // how many tasks are done at once
 	Log       *slog.Logger
 }
@@ -100,11 +102,12 @@ type Worker struct {
 	running sync.WaitGroup
 
 	// mu guards what follows.
-	mu      sync.Mutex
-	ctx     context.Context // of Run; nil before it
-	ended   bool            // Run spawns nothing more
-	jobs    map[cloud.TaskID]*job
-	changed func()
+	mu       sync.Mutex
+	ctx      context.Context // of Run; nil before it
+	ended    bool            // Run spawns nothing more
+	jobs     map[cloud.TaskID]*job
+	clearing map[cloud.TaskID]bool // what is left of them is being removed
+	changed  func()
 }
 
 // job is the worker's memory of one task.
@@ -113,6 +116,7 @@ type job struct {
 	seen   link.Task
 	cancel context.CancelCauseFunc // nil until it runs
 	over   bool                    // its goroutine has ended, or never began
+	gone   bool                    // it is not named any more, and goes when it is over
 }
 
 // errCancelled is why a user's cancelling ended a job.
@@ -126,7 +130,7 @@ func Open(o Options, changed func()) (*Worker, error) {
 	}
 	return &Worker{
 		Options: o, slots: make(chan struct{}, max(o.AtOnce, 1)),
-		jobs: map[cloud.TaskID]*job{}, changed: changed,
+		jobs: map[cloud.TaskID]*job{}, clearing: map[cloud.TaskID]bool{}, changed: changed,
 	}, nil
 }
 
@@ -177,7 +181,7 @@ func (w *Worker) Accept(tasks []cloud.Task) {
 			w.forget(id, j)
 		}
 	}
-	w.sweep(named)
+	w.sweep()
 }
 
 // begin a job, if the worker runs. mu is held.
@@ -202,20 +206,25 @@ func (w *Worker) forget(id cloud.TaskID, j *job) {
 		delete(w.jobs, id)
 		return
 	}
-	j.cancel(errCancelled) // do ends, and forgets it when it does
-	delete(w.jobs, id)
+	j.gone = true
+	j.cancel(errCancelled) // do ends, and has it removed
 }
 
 // sweep removes the folders of tasks that nobody names or works in. mu is held.
-func (w *Worker) sweep(named map[cloud.TaskID]bool) {
+func (w *Worker) sweep() {
 	entries, err := os.ReadDir(w.Dir)
 	if err != nil {
 		w.Log.Warn("the tasks' folder can't be read", "err", err)
 		return
 	}
 	for _, e := range entries {
-		if id := cloud.TaskID(e.Name()); !named[id] && w.jobs[id] == nil {
-			w.spawn(func() { w.clear(id) })
+		if id := cloud.TaskID(e.Name()); w.jobs[id] == nil && !w.clearing[id] {
+			w.clearing[id] = w.spawn(func() {
+				w.clear(id)
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				delete(w.clearing, id)
+			})
 		}
 	}
 }
@@ -240,7 +249,9 @@ func (w *Worker) Report() []link.Task {
 	defer w.mu.Unlock()
 	tasks := make([]link.Task, 0, len(w.jobs))
 	for _, id := range slices.Sorted(maps.Keys(w.jobs)) {
-		tasks = append(tasks, w.jobs[id].seen)
+		if j := w.jobs[id]; !j.gone {
+			tasks = append(tasks, j.seen)
+		}
 	}
 	return tasks
 }
@@ -254,14 +265,15 @@ func (w *Worker) do(ctx context.Context, j *job) {
 			return // the next program begins anew
 		}
 		w.clear(j.task.ID)
-		seen = link.Task{Task: j.task.ID, Phase: cloud.TaskFailed, Reason: reasonOf(ctx, err)}
+		seen = link.Task{Task: j.task.ID, Phase: cloud.TaskFailed, Reason: w.reasonOf(ctx, j.task.ID, err)}
 		w.Log.Info("task failed", "task", j.task.ID, "err", err)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	j.seen, j.over = seen, true
-	if w.jobs[j.task.ID] != j {
-		w.spawn(func() { w.clear(j.task.ID) }) // forgotten meanwhile
+	if j.gone {
+		delete(w.jobs, j.task.ID)
+		w.sweep()
 	}
 	w.changed()
 }
@@ -272,16 +284,20 @@ func (w *Worker) ending() bool {
 	return w.ctx.Err() != nil
 }
 
-// reasonOf a failure, for the user. Canceling is told apart from failing.
-func reasonOf(ctx context.Context, err error) cloud.Reason {
-	if errors.Is(context.Cause(ctx), errCancelled) {
-		return cloud.Reason{Code: ReasonCancelled, Message: "Cancelled by the user"}
-	}
+// reasonOf a failure, for the user: canceling is told apart from failing, and where
+// the cloud keeps its files is nobody's affair.
+func (w *Worker) reasonOf(ctx context.Context, id cloud.TaskID, err error) cloud.Reason {
+	said := strings.ReplaceAll(err.Error(), w.dir(id)+string(filepath.Separator), "")
 	var mend *SourceError
-	if errors.As(err, &mend) {
-		return cloud.Reason{Code: "ClientError", Message: "ClientError: " + err.Error()}
+	switch {
+	case errors.Is(context.Cause(ctx), errCancelled):
+		return cloud.Reason{Code: ReasonCancelled, Message: "Cancelled by the user"}
+	case errors.Is(err, errNoRoom) || fullDisk(err):
+		return cloud.Reason{Code: "ServerError", Message: "ServerError: " + errNoRoom.Error()}
+	case errors.As(err, &mend):
+		return cloud.Reason{Code: "ClientError", Message: "ClientError: " + said}
 	}
-	return cloud.Reason{Code: "ServerError", Message: "ServerError: " + err.Error()}
+	return cloud.Reason{Code: "ServerError", Message: "ServerError: " + said}
 }
 
 // ReasonCancelled is the code of the reason of a task that the user gave up.
@@ -306,7 +322,7 @@ func (w *Worker) outcome(ctx context.Context, j *job) (r cloud.TaskResult, err e
 		return r, err
 	}
 	work := &run{Worker: w, job: j, task: j.task, dir: dir}
-	if r, err = work.kind(ctx); err != nil {
+	if r, err = work.do(ctx); err != nil {
 		return r, err
 	}
 	if err := ctx.Err(); err != nil {
@@ -316,7 +332,10 @@ func (w *Worker) outcome(ctx context.Context, j *job) (r cloud.TaskResult, err e
 	if err == nil {
 		err = durable.WriteFile(path, data)
 	}
-	return r, errors.Join(err, work.tidy())
+	if err == nil {
+		work.tidy()
+	}
+	return r, err
 }
 
 // fresh folder for a task that begins, or begins anew.

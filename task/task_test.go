@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -428,6 +429,70 @@ func TestHalfAnExport(t *testing.T) {
 	if keys := r.objects.keys("out/"); len(keys) != 0 {
 		t.Errorf("left: %q", keys)
 	}
+}
+
+// TestNoRoom: a task ends before the disk is full, and says nothing of the host.
+func TestNoRoom(t *testing.T) {
+	for _, task := range []cloud.Task{
+		{ID: "import-snap-1", Kind: cloud.ImportSnapshot, Sources: []cloud.DiskFile{{URL: "/"}}},
+		{ID: "import-vol-1", Kind: cloud.ImportVolume, CreatedAt: time.Now(), Sources: []cloud.DiskFile{{URL: "/manifest"}}},
+	} {
+		r := newRig(t)
+		var server *httptest.Server
+		server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+			if q.URL.Path == "/manifest" {
+				io.WriteString(w, manifestOf(server.URL, 1000, 500))
+				return
+			}
+			<-q.Context().Done() // the rest would come for ever
+		}))
+		defer server.Close()
+		r.Reserve = 1 << 62
+		task.Sources[0].URL = server.URL + task.Sources[0].URL
+		if said := r.do(task); said.Phase != cloud.TaskFailed || said.Reason.Message != "ServerError: "+errNoRoom.Error() {
+			t.Errorf("%+v", said)
+		}
+		r.nothingLeft()
+	}
+}
+
+// TestReasonsKeepPaths to themselves.
+func TestReasonsKeepPaths(t *testing.T) {
+	r := newRig(t)
+	for want, err := range map[string]error{
+		"ServerError: open 0/source: file does not exist": &fs.PathError{Op: "open", Path: filepath.Join(r.Dir, "import-1", "0", "source"), Err: fs.ErrNotExist},
+		"ServerError: " + errNoRoom.Error():               &fs.PathError{Op: "write", Path: "/somewhere", Err: syscall.ENOSPC},
+		"ClientError: it is no disk":                      fmt.Errorf("%w", &SourceError{errors.New("it is no disk")}),
+	} {
+		if got := r.reasonOf(t.Context(), "import-1", err).Message; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// TestForgottenWhileItWorks: a task that isn't named any more is not reported, and
+// nothing of it is left when it has ended.
+func TestForgottenWhileItWorks(t *testing.T) {
+	r := newRig(t)
+	begun, hold := make(chan struct{}), make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		close(begun)
+		select {
+		case <-hold:
+		case <-q.Context().Done():
+		}
+	}))
+	defer server.Close()
+	defer close(hold)
+	r.Accept([]cloud.Task{{ID: "import-snap-1", Kind: cloud.ImportSnapshot, Sources: []cloud.DiskFile{{URL: server.URL}}}})
+	<-begun
+	for range 3 {
+		r.Accept(nil)
+		if said := r.Report(); len(said) != 0 {
+			t.Errorf("reported: %+v", said)
+		}
+	}
+	r.nothingLeft()
 }
 
 // TestLostRights count when the task comes to use them, not when it was made.

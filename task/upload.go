@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"mallee/cloud"
+	"mallee/image"
 )
 
 const (
@@ -122,6 +123,9 @@ func (r *run) assemble(ctx context.Context, f cloud.DiskFile, file string, s sta
 func (r *run) awaitPart(ctx context.Context, p importPart, file string, out *os.File) error {
 	length := p.Range.End - p.Range.Start + 1
 	for pause := time.Second; ; pause = min(pause*2, time.Minute) {
+		if err := r.room(); err != nil {
+			return err
+		}
 		size, err := r.download(ctx, p.GetURL, file, length, func(int64, int64) {})
 		if err == nil && size != length {
 			return &SourceError{fmt.Errorf("it has %d bytes, and the manifest says %d", size, length)}
@@ -129,8 +133,7 @@ func (r *run) awaitPart(ctx context.Context, p importPart, file string, out *os.
 		if err == nil {
 			return appendFile(out, file)
 		}
-		var source *SourceError
-		if !errors.As(err, &source) {
+		if !comes(err) {
 			return err
 		}
 		select {
@@ -139,6 +142,15 @@ func (r *run) awaitPart(ctx context.Context, p importPart, file string, out *os.
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// comes says whether what could not be downloaded may be there later: what isn't
+// there yet, or whose server is away. What must not be reached, or isn't what was
+// said, stays so.
+func comes(err error) bool {
+	var source *SourceError
+	var bad *image.BadImageError
+	return errors.As(err, &source) && (!errors.As(err, &bad) || bad.Absent)
 }
 
 func appendFile(out *os.File, file string) error {

@@ -5,12 +5,16 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"mallee/cloud"
+	"mallee/image"
 )
 
 // manifestOf a disk in parts of a size, at a server.
@@ -72,6 +76,73 @@ func TestUploadTooLate(t *testing.T) {
 	said := r.do(cloud.Task{ID: "import-vol-1", Kind: cloud.ImportVolume, CreatedAt: created, Sources: []cloud.DiskFile{{URL: server.URL + "/manifest"}}})
 	if said.Phase != cloud.TaskFailed || said.Reason.Code != "ClientError" || !strings.Contains(said.Reason.Message, "in time") {
 		t.Errorf("%+v", said)
+	}
+}
+
+// TestPartsThatNeverCome end the import at once, where no waiting helps.
+func TestPartsThatNeverCome(t *testing.T) {
+	for name, test := range map[string]struct {
+		part  int // bytes that each part has
+		reach image.Reach
+		gib   int
+		says  string
+	}{
+		"a part that is longer":         {501, image.Anywhere, 1, "the limit is 500"},
+		"a part that is shorter":        {499, image.Anywhere, 1, "it has 499 bytes"},
+		"an address inside the network": {500, nil, 1, "not a public one"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var server *httptest.Server
+			server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+				if q.URL.Path == "/manifest" {
+					fmt.Fprint(w, manifestOf(server.URL, 1000, 500))
+					return
+				}
+				w.Write(make([]byte, test.part))
+			}))
+			defer server.Close()
+			r := newRig(t)
+			r.Reach = test.reach
+			said := r.do(cloud.Task{ID: "import-vol-1", Kind: cloud.ImportVolume, CreatedAt: time.Now(), Sources: []cloud.DiskFile{{URL: server.URL + "/manifest", VolumeGiB: test.gib}}})
+			if said.Phase != cloud.TaskFailed || said.Reason.Code != "ClientError" || !strings.Contains(said.Reason.Message, test.says) {
+				t.Errorf("%+v", said)
+			}
+			r.nothingLeft()
+		})
+	}
+}
+
+// TestUploadLargerThanItsVolume, which its header tells when it is there.
+func TestUploadLargerThanItsVolume(t *testing.T) {
+	r := newRig(t)
+	r.MaxSize = 4 << 30
+	data := converted(t, disk(1<<20), "vpc")
+	path := filepath.Join(t.TempDir(), "large")
+	if out, err := exec.CommandContext(t.Context(), "qemu-img", "create", "-f", "qcow2", path, "2G").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	large, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for size, file := range map[string][]byte{"smaller": data, "larger": large} {
+		var server *httptest.Server
+		server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+			if q.URL.Path == "/manifest" {
+				fmt.Fprint(w, manifestOf(server.URL, len(file), len(file)))
+				return
+			}
+			w.Write(file)
+		}))
+		defer server.Close()
+		said := r.do(cloud.Task{ID: "import-vol-1", Kind: cloud.ImportVolume, CreatedAt: time.Now(), Sources: []cloud.DiskFile{{URL: server.URL + "/manifest", VolumeGiB: 1}}})
+		switch {
+		case size == "smaller" && said.Phase != cloud.TaskDone:
+			t.Errorf("%+v", said)
+		case size == "larger" && (said.Reason.Code != "ClientError" || !strings.Contains(said.Reason.Message, "its volume of 1 GiB")):
+			t.Errorf("%+v", said)
+		}
+		r.nothingLeft()
 	}
 }
 

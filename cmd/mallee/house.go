@@ -49,6 +49,14 @@ const cacheShare = 4
 // some processors' and a disk's work.
 const tasksAtOnce = 2
 
+// tasksReserve is the part of the disk, one in so many, that tasks leave free for
+// guests and the cloud's own state; mostReserve, in bytes, is as much as is needed of
+// a large one.
+const (
+	tasksReserve = 50
+	mostReserve  = 4 << 30
+)
+
 var subnet = netip.MustParsePrefix("172.31.0.0/16")
 
 // house is every room of a running cloud.
@@ -163,7 +171,7 @@ func (h *house) openNode(ctx context.Context, endpoint string) error {
 	if err != nil {
 		return err
 	}
-	if err := h.openTasks(endpoint); err != nil {
+	if err := h.openTasks(endpoint, capacity); err != nil {
 		return err
 	}
 	h.exports = node.NewExports(h.contents, h.settings.folder.Path("node", "nbd"), h.log)
@@ -191,11 +199,12 @@ func (h *house) images() *bundle.Source {
 }
 
 // openTasks opens what does the node's long work.
-func (h *house) openTasks(endpoint string) (err error) {
+func (h *house) openTasks(endpoint string, capacity cloud.Size) (err error) {
 	h.tasks, err = task.Open(task.Options{
 		Dir: h.settings.folder.Path("node", "tasks"), Objects: taskObjects{h.walrus, h.store}, Contents: h.contents, Bundles: h.images(), Roots: roots{&h.node}, Peers: peers{h.settings.folder.Peers()},
 		CloudCert: h.iam.CloudCertificate(), CloudKey: h.iam.CloudKey(),
-		Reach: reach(endpoint), MaxSize: ec2.DefaultMaxImageSize, AtOnce: tasksAtOnce, Log: h.log,
+		Reach: reach(endpoint), MaxSize: ec2.DefaultMaxImageSize, AtOnce: tasksAtOnce,
+		Reserve: min(int64(capacity.DiskGiB)<<30/tasksReserve, mostReserve), Log: h.log,
 	}, func() { h.node.News() })
 	return err
 }
