@@ -27,7 +27,7 @@ type Folder string
 
 // contents of a folder, in the order in which it is taken away: who is
 // interrupted in that finds a folder that can be destroyed again.
-var contents = []string{"catalog", "catalogs", "node", "walrus", "state", "accel.json", "eucarc", "keys", "lock"}
+var contents = []string{"catalog", "catalogs", "node", "walrus", "snapshots", "state", "accel.json", "eucarc", "keys", "lock"}
 
 // Destroy takes away all that is the cloud's; kept is true where the folder
 // itself has to stay, because it holds something else too.
