@@ -20,6 +20,7 @@ import (
 //	keys/       certificates and their keys
 //	state/      etcd
 //	walrus/     buckets and objects
+//	snapshots/  what snapshots hold
 //	node/       machines, disks and cached images
 //	catalog/    images built and downloaded here
 //	catalogs/   the catalogues that the administrator added

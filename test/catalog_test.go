@@ -122,4 +122,16 @@ func TestCatalogueOfOthers(t *testing.T) {
 		t.Fatalf("registered %+v, %v", out, err)
 	}
 	boots(t, w, id, g.key)
+	volume := []string{"image", "install", tinyDisk(t, "qcow2"), "--ebs", "--name", "from a volume"}
+	if r, err = w.Succeed(ctx, volume...); err != nil {
+		t.Fatal(err)
+	}
+	id = strings.TrimSpace(strings.TrimPrefix(r.Out, "IMAGE\t"))
+	if out, err = w.ec2(t).DescribeImages(ctx, &ec2.DescribeImagesInput{ImageIds: []string{id}}); err != nil || out.Images[0].RootDeviceType != "ebs" {
+		t.Fatalf("registered %+v, %v", out, err)
+	}
+	if again, err := w.Succeed(ctx, volume...); err != nil || again.Out != r.Out {
+		t.Errorf("installed again: %q, %v; it was %q", again.Out, err, r.Out)
+	}
+	boots(t, w, id, g.key)
 }
