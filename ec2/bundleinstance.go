@@ -5,6 +5,7 @@ import (
 	"crypto/sha1"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -95,8 +96,8 @@ func checkBundling(c *call, in *bundleInstanceInput) error {
 	return nil
 }
 
-// uploadPolicy is that of a browser's upload, as S3 documents it: what it says
-// has to let these parts be written.
+// uploadPolicy is that of a browser's upload, as S3 documents it: each of its
+// conditions has to let the bundle be written, and one has to speak of each field.
 type uploadPolicy struct {
 	Expiration string
 	Conditions []json.RawMessage
@@ -143,35 +144,63 @@ func (p *uploadPolicy) allows(s *bundleStorage, now time.Time, bad func(string, 
 	if !until.After(now) {
 		return bad("It expired at %s.", p.Expiration)
 	}
-	said := map[string]string{}
+	demanded := map[string]bool{}
 	for _, raw := range p.Conditions {
-		readCondition(raw, said)
+		condition, err := readCondition(raw)
+		if err != nil {
+			return bad("Its condition %s can't be read: %v.", wire.Shorten(string(raw)), err)
+		}
+		if !condition.allows(s) {
+			return bad("Its condition %s does not allow to write %s with the ACL ec2-bundle-read into the bucket %s.", wire.Shorten(string(raw)), s.Prefix+".*", s.Bucket)
+		}
+		demanded[condition.field] = true
 	}
-	switch {
-	case said["bucket"] != s.Bucket:
-		return bad("It is for the bucket %q, not %q.", wire.Shorten(said["bucket"]), s.Bucket)
-	case said["acl"] != "ec2-bundle-read" && said["acl"] != "aws-exec-read":
-		return bad("It has to allow the ACL ec2-bundle-read.")
-	case !strings.HasPrefix(s.Prefix, said["key"]):
-		return bad("It is for keys that begin with %q.", wire.Shorten(said["key"]))
+	for _, field := range []string{"bucket", "acl", "key"} {
+		if !demanded[field] {
+			return bad("It says nothing of the %s.", field)
+		}
 	}
 	return nil
 }
 
-// readCondition notes what a condition demands of a field: {"acl": "private"},
-// ["eq", "$acl", "private"] or ["starts-with", "$key", "images/"].
-func readCondition(raw json.RawMessage, said map[string]string) {
-	var pairs map[string]string
-	if json.Unmarshal(raw, &pairs) == nil {
-		for k, v := range pairs {
-			said[strings.ToLower(k)] = v
+// condition demands of a field of an upload that it is, or begins with, a value.
+type condition struct {
+	field, value string
+	begins       bool
+}
+
+// readCondition reads {"acl": "private"}, ["eq", "$acl", "private"] or
+// ["starts-with", "$key", "images/"].
+func readCondition(raw json.RawMessage) (condition, error) {
+	var pair map[string]string
+	if json.Unmarshal(raw, &pair) == nil && len(pair) == 1 {
+		for field, value := range pair {
+			return condition{strings.ToLower(field), value, false}, nil
 		}
-		return
 	}
 	var list []string
-	if json.Unmarshal(raw, &list) == nil && len(list) == 3 {
-		said[strings.ToLower(strings.TrimPrefix(list[1], "$"))] = list[2]
+	if json.Unmarshal(raw, &list) == nil && len(list) == 3 && strings.HasPrefix(list[1], "$") {
+		operator, field := strings.ToLower(list[0]), strings.ToLower(list[1][1:])
+		if operator == "eq" || operator == "starts-with" {
+			return condition{field, list[2], operator == "starts-with"}, nil
+		}
 	}
+	return condition{}, errors.New("expecting one of bucket, acl and key, which is equal to a text or starts with one")
+}
+
+// allows says whether all that a bundling writes is as demanded: parts and manifest,
+// whose keys begin with the prefix, under either name of the one ACL.
+func (c condition) allows(s *bundleStorage) bool {
+	is := func(text string) bool { return text == c.value || c.begins && strings.HasPrefix(text, c.value) }
+	switch c.field {
+	case "bucket":
+		return is(s.Bucket)
+	case "acl":
+		return is("ec2-bundle-read") || is("aws-exec-read")
+	case "key":
+		return c.begins && strings.HasPrefix(s.Prefix, c.value)
+	}
+	return false // S3's rule: a field that the upload doesn't have
 }
 
 // bundleInstance makes a bundle of a running instance's root disk. Its guest is

@@ -146,10 +146,30 @@ func importVolume(c *call, in *importVolumeInput) (*conversionReply, error) {
 	}
 	t.Description, t.Sources = in.Description, []cloud.DiskFile{source}
 	t.Params[cloud.ParamZone] = node.Zone
+	if err := c.roomFor(t); err != nil {
+		return nil, err
+	}
 	if err := c.add(t, "conversion-task"); err != nil {
 		return nil, err
 	}
 	return &conversionReply{c.conversion(t)}, nil
+}
+
+// roomFor the volumes of an import, among those that the account has and those that
+// its other imports will make.
+func (c *call) roomFor(t *cloud.Task) error {
+	more, total := 0, state.Count(c.read, state.VolumeRoom, string(c.account()))
+	for _, f := range t.Sources {
+		more += f.VolumeGiB
+	}
+	for other := range state.TasksByAccount.By(c.read, c.account()) {
+		for _, f := range other.Sources {
+			if other.FinishedAt.IsZero() && (other.Kind == cloud.ImportVolume || other.Kind == cloud.ImportInstance) {
+				total += int64(f.VolumeGiB)
+			}
+		}
+	}
+	return c.checkVolumes(total+int64(more), more)
 }
 
 // nodeIn a zone, or in any.
@@ -189,6 +209,9 @@ func importInstance(c *call, in *importInstanceInput) (*conversionReply, error) 
 			return nil, err
 		}
 		t.Sources = append(t.Sources, source)
+	}
+	if err := firstError(c.may(c.arn(c.account(), "conversion-task", "*")), c.roomFor(t)); err != nil {
+		return nil, err
 	}
 	i, err := c.importedInstance(in, node, t.Sources[0].Device)
 	if err != nil {

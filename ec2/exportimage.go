@@ -96,9 +96,15 @@ func (c *call) bytesOf(i *cloud.Image, t *cloud.Task) error {
 		t.Ref = &ref
 		return nil
 	}
+	if len(i.Snapshots()) > 1 {
+		return wire.UnsupportedOperation("The image %s has %d volumes with something on them; one with its root alone can be exported", i.ID, len(i.Snapshots()))
+	}
 	s, _, ok := state.Snapshots.Get(c.read, root.Snapshot)
 	if !ok || s.Content == nil {
 		return wire.Errorf("InvalidAMIID.Unavailable", "The snapshot %s of the image ID '%s' is not completed", root.Snapshot, i.ID)
+	}
+	if s.Encrypted {
+		return wire.UnsupportedOperation("The image %s has an encrypted volume, which is not written to a file that isn't", i.ID)
 	}
 	t.Contents = []cloud.Content{*s.Content}
 	return nil

@@ -172,7 +172,7 @@ func (c *call) imageTask(t *cloud.Task) *importImageReply {
 		}
 		out.Details = append(out.Details, snapshotDetail{
 			Description: f.Description, DeviceName: f.Device, DiskImageSize: float64(f.Size), Format: f.Format,
-			SnapshotID: id, Status: status, URL: f.URL, UserBucket: bucketReply(f),
+			SnapshotID: id, Status: status, URL: shownURL(f.URL), UserBucket: bucketReply(f),
 		})
 	}
 	return out

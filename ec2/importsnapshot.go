@@ -106,7 +106,7 @@ func (c *call) snapshotTask(t *cloud.Task) *importSnapshotReply {
 	return &importSnapshotReply{Description: t.Description, ID: string(t.ID), Tags: c.tagSet(string(t.ID)), Detail: snapshotTaskDetail{
 		Description: source.Description, DiskImageSize: float64(source.Size), Format: source.Format,
 		Progress: percent(t, seen), SnapshotID: t.Made["snapshot"], Status: snapshotWords.of(t, seen), StatusMessage: message,
-		URL: source.URL, UserBucket: bucketReply(source),
+		URL: shownURL(source.URL), UserBucket: bucketReply(source),
 	}}
 }
 
@@ -132,7 +132,13 @@ var taskKind = kind[*cloud.Task]{
 	key:  func(t *cloud.Task) string { return string(t.ID) },
 	tags: func(c *call, t *cloud.Task) map[string]string { return c.tagsOf(string(t.ID)) },
 	fields: fields[*cloud.Task]{
-		"task-state": func(c *call, t *cloud.Task) []string { return one(importWords.of(t, c.seenOf(t))) },
+		"task-state": func(c *call, t *cloud.Task) []string {
+			words := importWords
+			if t.Kind == cloud.ImportSnapshot {
+				words = snapshotWords
+			}
+			return one(words.of(t, c.seenOf(t)))
+		},
 	},
 }
 

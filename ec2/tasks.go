@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"net/url"
 	"path"
 	"slices"
 	"strings"
@@ -188,33 +189,44 @@ func checkFormat(name, format string) (string, error) {
 
 // diskSource checks where a disk file comes from: an object that the caller may
 // read, also written s3://bucket/key, or a URL.
-func (c *call) diskSource(name, url string, b *userBucket) (cloud.DiskFile, error) {
-	if rest, ok := strings.CutPrefix(url, "s3://"); ok && b == nil {
+func (c *call) diskSource(name, address string, b *userBucket) (cloud.DiskFile, error) {
+	if rest, ok := strings.CutPrefix(address, "s3://"); ok && b == nil {
 		bucket, key, _ := strings.Cut(rest, "/")
-		b, url = &userBucket{bucket, key}, ""
+		b, address = &userBucket{bucket, key}, ""
 	}
 	switch {
-	case url != "" && b != nil:
+	case address != "" && b != nil:
 		return cloud.DiskFile{}, wire.InvalidParameterCombination("%s has a Url and a UserBucket; expecting one of them", name)
 	case b != nil && (b.S3Bucket == "" || b.S3Key == ""):
 		return cloud.DiskFile{}, wire.Errorf("MissingParameter", "The request must contain the parameters %s.UserBucket.S3Bucket and %s.UserBucket.S3Key", name, name)
 	case b != nil:
 		size, err := c.Objects.StatObject(c.ctx, c.principal, b.S3Bucket, b.S3Key)
 		return cloud.DiskFile{Bucket: b.S3Bucket, Key: b.S3Key, Size: size}, objectError(name+".UserBucket", b.S3Bucket, b.S3Key, err)
-	case url == "":
+	case address == "":
 		return cloud.DiskFile{}, wire.Errorf("MissingParameter", "The request must contain the parameter %s.Url or %s.UserBucket", name, name)
 	}
-	return cloud.DiskFile{URL: url}, checkURL(name+".Url", url)
+	return cloud.DiskFile{URL: address}, checkURL(name+".Url", address)
 }
 
 // checkURL takes http and https. What it leads to is the node's to find out, which
 // follows no way into the host's own network.
-func checkURL(name, url string) error {
-	scheme, rest, ok := strings.Cut(url, "://")
-	if !ok || scheme != "http" && scheme != "https" || rest == "" || strings.ContainsFunc(url, unprintable) || len(url) > 4096 {
-		return wire.InvalidParameterValue(name, url, "Expecting an address that begins with https://, http:// or s3://.")
+func checkURL(name, address string) error {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.ContainsFunc(address, unprintable) || len(address) > 4096 {
+		return wire.InvalidParameterValue(name, address, "Expecting an address that begins with https://, http:// or s3://.")
 	}
 	return nil
+}
+
+// shownURL is an address without what lets anybody have what is there: a presigned
+// one's signature, or a password.
+func shownURL(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	u.User, u.RawQuery, u.Fragment = nil, "", ""
+	return u.String()
 }
 
 // objectError says what is wrong with an object, in EC2's words.

@@ -4,10 +4,13 @@ import (
 	"crypto/hmac"
 	"crypto/sha1"
 	"encoding/base64"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"mallee/cloud"
 	"mallee/state"
@@ -210,6 +213,14 @@ func TestUploadPolicies(t *testing.T) {
 		{"another bucket", strings.Replace(good, "disks", "b2", 1), c.admin.AccessKey, "", "InvalidParameterValue", "b2"},
 		{"another ACL", strings.Replace(good, "ec2-bundle-read", "public-read", 1), c.admin.AccessKey, "", "InvalidParameterValue", "ec2-bundle-read"},
 		{"another prefix", strings.Replace(good, `"mine"`, `"yours"`, 1), c.admin.AccessKey, "", "InvalidParameterValue", "yours"},
+		{"an exact key, of which a bundle has several", strings.Replace(good, `["starts-with", "$key", "mine"]`, `{"key": "mine"}`, 1), c.admin.AccessKey, "", "InvalidParameterValue", "key"},
+		{"a shorter prefix", strings.Replace(good, `"mine"`, `"mi"`, 1), c.admin.AccessKey, "", "DryRunOperation", ""},
+		{"a bucket by its beginning", strings.Replace(good, `{"bucket": "disks"}`, `["starts-with", "$bucket", "di"]`, 1), c.admin.AccessKey, "", "DryRunOperation", ""},
+		{"two buckets", strings.Replace(good, `{"bucket": "disks"}`, `{"bucket": "b2"}, {"bucket": "disks"}`, 1), c.admin.AccessKey, "", "InvalidParameterValue", "b2"},
+		{"nothing of the key", strings.Replace(good, `, ["starts-with", "$key", "mine"]`, "", 1), c.admin.AccessKey, "", "InvalidParameterValue", "nothing of the key"},
+		{"no conditions", `{"expiration": "2026-11-23T00:00:00Z"}`, c.admin.AccessKey, "", "InvalidParameterValue", "nothing of the bucket"},
+		{"a field that bundles don't have", strings.Replace(good, `{"bucket"`, `{"x-amz-meta-a": "b"}, {"bucket"`, 1), c.admin.AccessKey, "", "InvalidParameterValue", "x-amz-meta-a"},
+		{"a length", strings.Replace(good, `{"bucket"`, `["content-length-range", 0, 1000], {"bucket"`, 1), c.admin.AccessKey, "", "InvalidParameterValue", "content-length-range"},
 		{"no JSON", "{", c.admin.AccessKey, "", "InvalidParameterValue", "JSON"},
 		{"too long", good + strings.Repeat(" ", 4096), c.admin.AccessKey, "", "InvalidParameterValue", "4096"},
 	} {
@@ -281,4 +292,94 @@ func TestCopiesOfBundles(t *testing.T) {
 	if i, _, ok := state.Images.Get(c.Store.View(), cloud.ImageID(id)); !ok || !strings.HasPrefix(i.Location, copiesBucket(ordinary)+"/") {
 		t.Errorf("%+v", i)
 	}
+}
+
+func FuzzUploadPolicy(f *testing.F) {
+	f.Add(`{"expiration": "2026-11-23T00:00:00Z", "conditions": [{"bucket": "disks"}, {"acl": "ec2-bundle-read"}, ["starts-with", "$key", "mine"]]}`)
+	f.Add(`{"conditions": [["eq", "$", ""], [], {}, null, ["content-length-range", 1, 2]]}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		var p uploadPolicy
+		if json.Unmarshal([]byte(text), &p) != nil {
+			return
+		}
+		refused := func(string, ...any) error { return errors.New("refused") }
+		err := p.allows(&bundleStorage{Bucket: "disks", Prefix: "mine"}, time.Time{}, refused)
+		// A bundle has several keys, which no text allows that names one.
+		if lower := strings.ToLower(text); err == nil && !strings.Contains(lower, "starts-with") && !strings.Contains(lower, `\`) {
+			t.Errorf("%s allows it", text)
+		}
+	})
+}
+
+// TestAddressesInReplies are without what lets anybody have what is there.
+func TestAddressesInReplies(t *testing.T) {
+	c := ready(t)
+	for _, action := range []string{"ImportSnapshot", "ImportImage"} {
+		container := "DiskContainer"
+		if action == "ImportImage" {
+			container += ".1"
+		}
+		for _, request := range [][]string{{action, container + ".Url=https://anna:word@example.com/d.raw?X-Amz-Signature=5ec4e7"}, {"Describe" + action + "Tasks"}} {
+			status, body := c.send(c.user, request[0], request[1:]...)
+			if status != 200 || !strings.Contains(body, "<url>https://example.com/d.raw</url>") || strings.Contains(body, "5ec4e7") || strings.Contains(body, "word") {
+				t.Errorf("%s: %d %s", request[0], status, body)
+			}
+		}
+	}
+}
+
+// TestFailedImports are found by the state that is told of them.
+func TestFailedImports(t *testing.T) {
+	c := ready(t)
+	snap := get[importSnapshotReply](c, c.user, "ImportSnapshot", "DiskContainer.Url=https://example.com/d.raw").ID
+	c.ended(snap, func(t *cloud.Task) { t.Failed = cloud.Reason{Code: "ClientError", Message: "ClientError: no disk"} })
+	for state, want := range map[string]int{"error": 1, "deleted": 0, "completed": 0} {
+		got := get[describeImportSnapshotReply](c, c.user, "DescribeImportSnapshotTasks", "Filters.1.Name=task-state", "Filters.1.Value.1="+state).Tasks
+		if len(got) != want || want > 0 && got[0].Detail.Status != state {
+			t.Errorf("%s: %+v", state, got)
+		}
+	}
+}
+
+// TestExportsThatLose something are refused.
+func TestExportsThatLose(t *testing.T) {
+	c := ready(t).withSnapshots().withFiles()
+	c.write(func(tx *state.Tx) {
+		state.Snapshots.Put(tx, cloud.Snapshot{ID: "snap-000000ec", Account: ordinary, SizeGiB: 1, Encrypted: true, Content: &cloud.Content{Manifest: "m", Size: 1 << 30}})
+		for id, snapshots := range map[cloud.ImageID][]cloud.SnapshotID{"emi-000000e1": {"snap-000000ec"}, "emi-000000e2": {completeSnapshot, "snap-000000ec"}, "emi-000000e3": {completeSnapshot}} {
+			i := cloud.Image{ID: id, Account: ordinary, Kind: cloud.MachineImage, Architecture: "x86_64", Virtualization: cloud.HVM, RootDevice: "/dev/sda1"}
+			for n, s := range snapshots {
+				i.Mappings = append(i.Mappings, cloud.Mapping{Device: []string{"/dev/sda1", "/dev/sdb"}[n], EBS: &cloud.EBSMapping{Snapshot: s, SizeGiB: 1}})
+			}
+			state.Images.Put(tx, i)
+		}
+	})
+	request := func(id string) []string {
+		return []string{"ImageId=" + id, "DiskImageFormat=RAW", "S3ExportLocation.S3Bucket=disks"}
+	}
+	for id, says := range map[string]string{"emi-000000e1": "encrypted", "emi-000000e2": "2 volumes"} {
+		if r := c.refused(c.user, "ExportImage", request(id)...); r.Code != "UnsupportedOperation" || !strings.Contains(r.Message, says) {
+			t.Errorf("%+v", r)
+		}
+	}
+	get[exportImageReply](c, c.user, "ExportImage", request("emi-000000e3")...)
+}
+
+// TestImportedVolumesCount among those that the account may have, before they are
+// there.
+func TestImportedVolumesCount(t *testing.T) {
+	c := ready(t)
+	c.MaxVolumes = state.Count(c.Store.View(), state.VolumeRoom, string(ordinary)) + 10
+	request := func(gib int) []string {
+		return []string{"AvailabilityZone=one", "Image.Format=RAW", "Image.Bytes=1000", "Image.ImportManifestUrl=https://h/m", fmt.Sprint("Volume.Size=", gib)}
+	}
+	get[conversionReply](c, c.user, "ImportVolume", request(6)...)
+	if r := c.refused(c.user, "ImportVolume", request(5)...); r.Code != "VolumeLimitExceeded" {
+		t.Errorf("%+v", r)
+	}
+	if r := c.refused(c.user, "ImportInstance", "Platform=Linux", "LaunchSpecification.InstanceType=m1.small",
+		"DiskImage.1.Image.Format=RAW", "DiskImage.1.Image.Bytes=1000", "DiskImage.1.Image.ImportManifestUrl=https://h/m", "DiskImage.1.Volume.Size=5"); r.Code != "VolumeLimitExceeded" {
+		t.Errorf("%+v", r)
+	}
+	get[conversionReply](c, c.user, "ImportVolume", request(4)...)
 }
