@@ -4,6 +4,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
@@ -12,13 +16,17 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"mallee/blob/mem"
 	"mallee/cloud"
+	"mallee/ebs"
 	"mallee/ec2"
 	"mallee/iam"
+	"mallee/snapshot"
 	"mallee/state"
 	"mallee/wire"
 	"mallee/wire/sigv4"
@@ -81,7 +89,13 @@ func newDoor(t *testing.T) *door {
 		t.Fatal(err)
 	}
 	s3 := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "s3 "+r.URL.Path) })
-	d.Front = &Front{EC2: api, IAM: users, S3: s3, Ready: store.Err, Now: now, Log: log}
+	contents, err := snapshot.Open(mem.New(), t.TempDir(), snapshot.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { contents.Close() })
+	blocks := ebs.New(ebs.Options{Store: store, IAM: users, Contents: contents, Secret: []byte("secret"), Region: iam.Region, Now: now, Rand: rand.Reader, Log: log})
+	d.Front = &Front{EC2: api, EBS: blocks, IAM: users, S3: s3, Ready: store.Err, Now: now, Log: log}
 	return d
 }
 
@@ -268,5 +282,98 @@ func TestNobodyIsLeftOfAWrongSignature(t *testing.T) {
 	_, who, err := d.authenticate(d.request("POST", "/services/compute", "ec2", regions), serviceEC2)
 	if err == nil || who != (iam.Principal{}) {
 		t.Errorf("%+v, %v", who, err)
+	}
+}
+
+// block is a request of the EBS direct API, signed, with its body's digest or
+// without.
+func (d *door) block(method, path string, body []byte, unsigned bool) *http.Request {
+	d.Helper()
+	r := httptest.NewRequest(method, "http://cloud"+path, bytes.NewReader(body))
+	sum := sha256.Sum256(body)
+	payload := hex.EncodeToString(sum[:])
+	if unsigned {
+		payload = "UNSIGNED-PAYLOAD"
+		r.Header.Set("X-Amz-Content-Sha256", payload)
+	}
+	r.Header.Set("X-Amz-Checksum", base64.StdEncoding.EncodeToString(sum[:]))
+	r.Header.Set("X-Amz-Checksum-Algorithm", "SHA256")
+	r.Header.Set("X-Amz-Data-Length", strconv.Itoa(len(body)))
+	if err := sigv4.SignHash(r, payload, d.keys, iam.Region, ebs.Service, now()); err != nil {
+		d.Fatal(err)
+	}
+	return r
+}
+
+// TestBlocks come by their own route, signed as a whole or without their bodies,
+// whose digests are among the headers that are signed.
+func TestBlocks(t *testing.T) {
+	d := newDoor(t)
+	w := d.do(d.block("POST", "/snapshots", []byte(`{"VolumeSize": 1}`), false))
+	var started struct {
+		SnapshotID string `json:"SnapshotId"`
+		Status     string
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &started); err != nil || w.Code != 201 || started.Status != "pending" {
+		t.Fatalf("started: %d %s, %v", w.Code, w.Body, err)
+	}
+	path := "/snapshots/" + started.SnapshotID + "/blocks/"
+	body := bytes.Repeat([]byte{7}, snapshot.BlockSize)
+	for n, unsigned := range []bool{false, true} {
+		if w := d.do(d.block("PUT", path+strconv.Itoa(n), body, unsigned)); w.Code != 201 {
+			t.Errorf("unsigned %t: %d %s", unsigned, w.Code, w.Body)
+		}
+	}
+	changed := d.block("PUT", path+"2", body, true)
+	changed.Body = io.NopCloser(bytes.NewReader(bytes.Repeat([]byte{8}, snapshot.BlockSize)))
+	headers := d.block("PUT", path+"2", body, true)
+	headers.Header.Set("X-Amz-Checksum", "another")
+	stranger := d.block("GET", path+"2", nil, false)
+	stranger.Header.Set("Authorization", strings.Replace(stranger.Header.Get("Authorization"), d.keys.AccessKey, "AKIDNOBODY", 1))
+	cut := d.block("PUT", path+"2", body, true)
+	cut.Body = io.NopCloser(io.MultiReader(strings.NewReader("half"), broken{}))
+	for _, c := range []struct {
+		name   string
+		r      *http.Request
+		status int
+		kind   string
+	}{
+		{"another body under the signature", changed, 400, "ValidationException"},
+		{"another digest under the signature", headers, 403, "InvalidSignatureException"},
+		{"a stranger", stranger, 403, "UnrecognizedClientException"},
+		{"a body that is too long", d.block("PUT", path+"2", append(body, 1), true), 400, "ValidationException"},
+		{"a body that breaks off", cut, 400, "ValidationException"},
+		{"no snapshot", d.block("GET", "/snapshots/snap-99999999/blocks", nil, false), 404, "ResourceNotFoundException"},
+		{"no such thing", d.block("DELETE", path+"2", nil, false), 400, "ValidationException"},
+	} {
+		w := d.do(c.r)
+		var said struct{ Message string }
+		if err := json.Unmarshal(w.Body.Bytes(), &said); err != nil || said.Message == "" {
+			t.Errorf("%s: no JSON that says why: %s", c.name, w.Body)
+		}
+		if h := w.Header(); w.Code != c.status || h.Get("X-Amzn-Errortype") != c.kind || h.Get("X-Amzn-Requestid") == "" || h.Get("Content-Type") != "application/json" {
+			t.Errorf("%s: %d %v %s", c.name, w.Code, h, w.Body)
+		}
+	}
+	done := d.block("POST", "/snapshots/completion/"+started.SnapshotID, nil, false)
+	done.Header.Del("X-Amz-Checksum")
+	done.Header.Set("X-Amz-ChangedBlocksCount", "2")
+	if err := sigv4.Sign(done, nil, d.keys, iam.Region, ebs.Service, now()); err != nil {
+		t.Fatal(err)
+	}
+	if w := d.do(done); w.Code != 202 {
+		t.Errorf("completed: %d %s", w.Code, w.Body)
+	}
+	if d.log.Len() > 0 {
+		t.Errorf("a client's mistakes are in the log: %s", d.log.String())
+	}
+}
+
+// TestBlocksWithoutASignature are S3's, whose door is the default: no path is the
+// EBS direct API's by itself.
+func TestBlocksWithoutASignature(t *testing.T) {
+	d := newDoor(t)
+	if w := d.do(httptest.NewRequest("GET", "http://cloud/snapshots/snap-1/blocks", nil)); w.Body.String() != "s3 /snapshots/snap-1/blocks" {
+		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
