@@ -84,6 +84,8 @@ func otherRefusals(mine, others string) []refusalCase {
 		{[]string{"TerminateInstances", "InstanceId.1=" + mine, "InstanceId.2=i-99999999", "InstanceId.3=" + others}, "InvalidInstanceID.NotFound", "The instance IDs 'i-99999999, " + others + "' do not exist"},
 		{[]string{"TerminateInstances", "InstanceId.1=" + mine, "InstanceId.2=x"}, "InvalidInstanceID.Malformed", `Invalid id: "x" (expecting "i-...")`},
 		{[]string{"RebootInstances", "InstanceId.1=" + others}, "InvalidInstanceID.NotFound", others},
+		{[]string{"StopInstances", "InstanceId.1=" + mine, "SkipOsShutdown=true"}, "UnsupportedOperation", "SkipOsShutdown"},
+		{[]string{"TerminateInstances", "InstanceId.1=" + mine, "SkipOsShutdown=true"}, "UnsupportedOperation", "SkipOsShutdown"},
 		{[]string{"StopInstances", "InstanceId.1=" + mine}, "UnsupportedOperation", "does not have an 'ebs' root device type and cannot be stopped."},
 		{[]string{"StartInstances", "InstanceId.1=" + mine}, "UnsupportedOperation", "cannot be started."},
 		{[]string{"StartInstances", "InstanceId.1=" + others}, "InvalidInstanceID.NotFound", others},

@@ -14,14 +14,15 @@ type stopInput struct {
 	InstanceID     []string `wire:"InstanceId,required,max=1000"`
 	Force          bool     // stops also one that isn't running yet
 	Hibernate      bool
-	SkipOsShutdown bool // a guest isn't asked
+	SkipOsShutdown bool // a guest is always asked, whose volumes outlive its machine
 }
 
 // stopInstances ends the machines of EBS-backed instances, which keep their
 // volumes and their private addresses. What an instance-store instance is would be
 // lost.
 func stopInstances(c *call, in *stopInput) (*terminateReply, error) {
-	if err := only("Hibernate", strconv.FormatBool(in.Hibernate), "false"); err != nil {
+	err := firstError(only("Hibernate", strconv.FormatBool(in.Hibernate), "false"), only("SkipOsShutdown", strconv.FormatBool(in.SkipOsShutdown), "false"))
+	if err != nil {
 		return nil, err
 	}
 	list, err := c.backedInstances(in.InstanceID, "stopped")

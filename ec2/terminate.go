@@ -1,6 +1,8 @@
 package ec2
 
 import (
+	"strconv"
+
 	"mallee/cloud"
 	"mallee/state"
 )
@@ -8,8 +10,8 @@ import (
 type terminateInput struct {
 	common
 	InstanceID     []string `wire:"InstanceId,required,max=1000"`
-	Force          bool     // nothing holds a termination up
-	SkipOsShutdown bool     // a guest isn't asked
+	Force          bool     // a termination is never held up for longer than a guest's minute to shut down
+	SkipOsShutdown bool     // a guest is always asked, whose volumes outlive its machine
 }
 
 type terminateReply struct {
@@ -26,6 +28,9 @@ type stateChange struct {
 // terminateInstances wishes for their end; the loops give back what they took.
 // All ids are checked before any instance is touched.
 func terminateInstances(c *call, in *terminateInput) (*terminateReply, error) {
+	if err := only("SkipOsShutdown", strconv.FormatBool(in.SkipOsShutdown), "false"); err != nil {
+		return nil, err
+	}
 	list, err := c.instancesToChange(in.InstanceID)
 	if err != nil {
 		return nil, err
