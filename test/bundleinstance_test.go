@@ -221,5 +221,5 @@ func TestCopiedImages(t *testing.T) {
 		saysHello(t, w.Cloud, *now.ImageId)
 	})
 	_, err = w.ec2(t).CopyImage(within(t, soon), &ec2.CopyImageInput{SourceImageId: &w.hello, SourceRegion: aws.String("us-east-1"), Name: aws.String("far")})
-	refused(t, err, "InvalidParameterValue", "us-east-1", "mallee image import aws")
+	refused(t, err, "InvalidParameterValue", "us-east-1", "mallee peer add")
 }

@@ -334,7 +334,7 @@ func TestRefusals(t *testing.T) {
 		{run("NetworkInterface.1.DeviceIndex=0"), "UnknownParameter", []string{"NetworkInterface.1.DeviceIndex"}},
 		{run("LaunchTemplate.LaunchTemplateName=t"), "UnknownParameter", []string{"LaunchTemplate.LaunchTemplateName"}},
 		{run("Colour=red"), "UnknownParameter", []string{"Colour"}},
-		{run("TagSpecification.1.ResourceType=volume", "TagSpecification.1.Tag.1.Key=a"), "InvalidParameterValue", []string{"volume"}},
+		{run("TagSpecification.1.ResourceType=snapshot", "TagSpecification.1.Tag.1.Key=a"), "InvalidParameterValue", []string{"snapshot"}},
 		{run("TagSpecification.1.ResourceType=instance", "TagSpecification.1.Tag.1.Key=aws:a"), "InvalidParameterValue", []string{"aws:a"}},
 		{[]string{"Action=TerminateInstances"}, "MissingParameter", []string{"InstanceId"}},
 		{[]string{"Action=TerminateInstances", "InstanceId.1=i-ffffffff"}, "InvalidInstanceID.NotFound", []string{"i-ffffffff"}},
