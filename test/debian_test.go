@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -100,9 +101,23 @@ func TestDebian(t *testing.T) {
 			t.Errorf("%s: %q, want %q", command, got, want)
 		}
 	}
-	// Nothing of it is the image's: another instance has keys of its own.
-	if keys := in("ls /etc/ssh/ssh_host_*_key | wc -l"); keys == "0" {
-		t.Error("no host key was made")
+	if _, err := api.TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: []string{*i.InstanceId}}); err != nil {
+		t.Fatal(err)
+	}
+
+	// On a volume larger than the image, its root file system takes all of it.
+	r, err := c.Succeed(within(t, debianBuild), "image", "install", "debian-12", "--ebs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := strings.TrimSpace(strings.TrimPrefix(r.Out, "IMAGE\t"))
+	i = run(t, c, &ec2.RunInstancesInput{ImageId: &id, KeyName: pair.KeyName, InstanceType: types.InstanceTypeT3Small,
+		BlockDeviceMappings: []types.BlockDeviceMapping{{DeviceName: aws.String("/dev/sda1"), Ebs: &types.EbsBlockDevice{VolumeSize: aws.Int32(5)}}}}).Instances[0]
+	ctx = within(t, debianBoot)
+	guest = loginDebian(ctx, t, c, *i.InstanceId, *pair.KeyMaterial)
+	in("cloud-init status --wait")
+	if size, err := strconv.Atoi(in("df --output=size -BM / | tail -1 | tr -dc 0-9")); err != nil || size < 4600 {
+		t.Errorf("the root file system has %d MiB of 5120, %v", size, err)
 	}
 }
 
