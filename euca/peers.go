@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"mallee/durable"
 	"mallee/peer"
 )
 
@@ -68,11 +69,7 @@ func (p Peers) put(c *peer.Cloud) error {
 	if err := os.MkdirAll(string(p), 0o700); err != nil {
 		return err
 	}
-	file := filepath.Join(string(p), c.Region+".json")
-	if err := os.WriteFile(file+".new", data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(file+".new", file)
+	return durable.WriteFile(filepath.Join(string(p), c.Region+".json"), data)
 }
 
 // peerCommand is `mallee peer`.
