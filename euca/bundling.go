@@ -158,7 +158,8 @@ func (s *session) describe(job *bundling) (err error) {
 // imageKind by --image-type, or by "true" for a kernel or ramdisk.
 func (s *session) imageKind() (bundle.Kind, error) {
 	kind := bundle.Kind(cmp.Or(s.text("image-type"), string(bundle.Machine)))
-	for option, is := range map[string]bundle.Kind{"kernel": bundle.Kernel, "ramdisk": bundle.Ramdisk} {
+	for _, is := range []bundle.Kind{bundle.Kernel, bundle.Ramdisk} {
+		option := string(is)
 		if s.text(option) != "true" {
 			continue
 		}
