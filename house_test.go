@@ -20,7 +20,7 @@ var doors = map[string]string{
 
 	"front":      "ebs ec2 iam walrus wire wire/sigv4",
 	"ec2":        "bundle cloud iam link peer state wire",
-	"iam":        "cloud durable state wire",
+	"iam":        "cloud durable policy state wire",
 	"ebs":        "cloud iam snapshot state wire",
 	"walrus":     "",
 	"controller": "cloud link state",
@@ -53,6 +53,7 @@ var doors = map[string]string{
 	"blob/sealed":     "blob",
 
 	"wire":       "",
+	"policy":     "",
 	"wire/sigv4": "wire",
 	"cloud":      "",
 
