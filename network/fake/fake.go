@@ -52,6 +52,7 @@ type Network struct {
 	mu     sync.Mutex // guards what follows
 	closed bool
 	ports  map[string]network.Port
+	groups []network.Group
 }
 
 var _ network.Network = (*Network)(nil)
@@ -133,6 +134,30 @@ func (n *Network) drop(id string) {
 		n.host.give(a)
 	}
 	delete(n.ports, id)
+}
+
+// Groups implements network.Network.
+func (n *Network) Groups(ctx context.Context, groups []network.Group) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := network.CheckGroups(groups); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return errors.New("the network is closed")
+	}
+	n.groups = slices.Clone(groups)
+	return nil
+}
+
+// Rules are the groups that were last said, for a simulation to look at.
+func (n *Network) Rules() []network.Group {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.groups)
 }
 
 // List implements network.Network.

@@ -58,6 +58,8 @@ func Contract(t *testing.T, open Opener) {
 		"change of a port":         change,
 		"many at once":             atOnce,
 		"bad wishes leave nothing": badWishes,
+		"groups":                   groups,
+		"change of a running port": changeRunning,
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := open(t)
@@ -228,6 +230,58 @@ func badWishes(t *testing.T, n network.Network) {
 		refused(t, n, q, what)
 	}
 	ensure(t, n, Port(t, "a", 1))
+}
+
+// groups that can't be are refused, whatever they are; ports are governed by
+// groups that come later, and not in the way of each other.
+func groups(t *testing.T, n network.Network) {
+	all := network.Rule{Protocol: -1, From: -1, To: -1, Prefix: netip.MustParsePrefix("0.0.0.0/0")}
+	good := network.Group{ID: "sg-1", Network: "a", Egress: []network.Rule{all}}
+	for what, spoil := range map[string]func(g *network.Group, r *network.Rule){
+		"no id":             func(g *network.Group, _ *network.Rule) { g.ID = "" },
+		"id of another":     func(g *network.Group, _ *network.Rule) { g.ID = good.ID },
+		"no protocol":       func(_ *network.Group, r *network.Rule) { r.Protocol = 256 },
+		"no peer":           func(_ *network.Group, r *network.Rule) { r.Prefix = netip.Prefix{} },
+		"two peers":         func(_ *network.Group, r *network.Rule) { r.Group = "sg-1" },
+		"no port":           func(_ *network.Group, r *network.Rule) { r.Protocol, r.From, r.To = 6, 1, 65536 },
+		"ports upside down": func(_ *network.Group, r *network.Rule) { r.Protocol, r.From, r.To = 17, 2, 1 },
+		"no type":           func(_ *network.Group, r *network.Rule) { r.Protocol, r.From = 1, 256 },
+	} {
+		g, r := network.Group{ID: "sg-2", Network: "a"}, all
+		spoil(&g, &r)
+		g.Ingress = []network.Rule{r}
+		if err := n.Groups(t.Context(), []network.Group{good, g}); err == nil {
+			t.Errorf("%s: took %+v", what, g)
+		}
+	}
+	p := Port(t, "a", 1)
+	p.Groups = []string{"sg-1", "sg-unknown"}
+	ensure(t, n, p)
+	for _, now := range [][]network.Group{{good}, {good}, {}, nil} {
+		if err := n.Groups(t.Context(), now); err != nil {
+			t.Error(err)
+		}
+	}
+	list(t, n, p.ID)
+}
+
+// changeRunning changes what can be changed of a running port, and is refused
+// an address of another.
+func changeRunning(t *testing.T, n network.Network) {
+	p, q := Port(t, "a", 1), Port(t, "a", 2)
+	first := ensure(t, n, p)
+	ensure(t, n, q)
+	free := p.Public
+	p.Public = q.Public
+	refused(t, n, p, "address of another")
+	q.Public, q.Groups = netip.Addr{}, []string{}
+	ensure(t, n, q)
+	if at := ensure(t, n, p); at != first {
+		t.Errorf("attached by %+v, then by %+v", first, at)
+	}
+	q.Public, q.Groups = free, nil
+	ensure(t, n, q)
+	list(t, n, p.ID, q.ID)
 }
 
 func closeGives(t *testing.T, open Opener) {

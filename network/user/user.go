@@ -44,7 +44,7 @@ func (u *User) Ensure(_ context.Context, want network.Port) (network.Attachment,
 	at := network.Attachment{Machine: machineSocket, Switch: switchSocket, MTU: u.opts.MTU}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if have := u.ports[want.ID]; have != nil && have.Port == want {
+	if have := u.ports[want.ID]; have != nil && have.Equal(want) {
 		return at, nil
 	}
 	m, err := u.check(want)
