@@ -16,6 +16,7 @@ type (
 	ReservationID string // r-
 	KeyPairID     string // key-
 	GroupID       string // sg-
+	RuleID        string // sgr-, of a security group
 	VolumeID      string // vol-
 	SnapshotID    string // snap-
 	TaskID        string // bun-, import-ami-, import-snap-, import-vol-, import-i-, export-ami-, copy-
@@ -32,6 +33,8 @@ const (
 	PrefixReservation  = "r"
 	PrefixKeyPair      = "key"
 	PrefixGroup        = "sg"
+	PrefixRule         = "sgr"
+	PrefixVPC          = "vpc"
 	PrefixVolume       = "vol"
 	PrefixSnapshot     = "snap"
 )

@@ -71,15 +71,27 @@ var actions = table(
 	named("DescribeConversionTasks", reading(describeConversionTasks)).on("conversion-task"),
 	named("CancelConversionTask", writing(cancelConversionTask)).on("conversion-task"),
 
-	// keys, groups, tags
+	// keys, tags
 	named("CreateKeyPair", preparing(makeKey, createKeyPair)).on("key-pair").tags("key-pair"),
 	named("ImportKeyPair", writing(importKeyPair)).on("key-pair").tags("key-pair"),
 	named("DeleteKeyPair", writing(deleteKeyPair)).on("key-pair"),
 	named("DescribeKeyPairs", reading(describeKeyPairs)).on("key-pair").chooses(keyPairKind.names()),
-	named("DescribeSecurityGroups", reading(describeGroups)).on("security-group").chooses(groupKind.names()).pages5(1000),
 	named("CreateTags", writing(createTags)),
 	named("DeleteTags", writing(deleteTags)),
 	named("DescribeTags", reading(describeTags)).chooses(tagKind.names()).pages5(1000),
+
+	// security groups
+	named("CreateSecurityGroup", writing(createGroup)).on("security-group").tags("security-group"),
+	named("DeleteSecurityGroup", writing(deleteGroup)).on("security-group"),
+	named("DescribeSecurityGroups", reading(describeGroups)).on("security-group").chooses(groupKind.names()).pages5(1000),
+	named("DescribeSecurityGroupRules", reading(describeGroupRules)).on("security-group-rule").chooses(ruleKind.names()).pages5(1000),
+	named("AuthorizeSecurityGroupIngress", writing(authorizeIngress)).on("security-group").tags("security-group-rule"),
+	named("AuthorizeSecurityGroupEgress", writing(authorizeEgress)).on("security-group").tags("security-group-rule"),
+	named("RevokeSecurityGroupIngress", writing(revokeIngress)).on("security-group"),
+	named("RevokeSecurityGroupEgress", writing(revokeEgress)).on("security-group"),
+	named("ModifySecurityGroupRules", writing(modifyGroupRules)).on("security-group"),
+	named("UpdateSecurityGroupRuleDescriptionsIngress", writing(updateDescriptionsIngress)).on("security-group"),
+	named("UpdateSecurityGroupRuleDescriptionsEgress", writing(updateDescriptionsEgress)).on("security-group"),
 
 	// the cloud
 	named("DescribeInstanceTypes", reading(describeTypes)).chooses(typeKind.names()).pages5(100),

@@ -26,7 +26,7 @@ func parameter(name string) string {
 
 // TestEveryActionRefusesWhatItDoesNotKnow by its name.
 func TestEveryActionRefusesWhatItDoesNotKnow(t *testing.T) {
-	c := stocked(t).withFiles().withTasks()
+	c := stocked(t).withFiles().withTasks().withGroups()
 	for _, name := range sortedActions() {
 		for _, p := range []string{"Bogus=1", "Bogus.1.Value=x", "DryRun.1=true"} {
 			parameters := append(requiredOf(name), p)
@@ -113,6 +113,17 @@ func requiredOf(name string) []string {
 		"ImportInstance":       {"DiskImage.1.Image.Format=RAW", "DiskImage.1.Image.Bytes=1000", "DiskImage.1.Image.ImportManifestUrl=https://example.com/m.xml", "DiskImage.1.Volume.Size=1"},
 		"CancelConversionTask": {"ConversionTaskId=" + convertingTask},
 
+		"CreateSecurityGroup":           {"GroupName=web", "GroupDescription=of the web"},
+		"DeleteSecurityGroup":           {"GroupId=" + webGroup},
+		"AuthorizeSecurityGroupIngress": {"GroupId=" + webGroup, "IpProtocol=-1", "CidrIp=192.0.2.0/24"},
+		"AuthorizeSecurityGroupEgress":  {"GroupId=" + webGroup, "IpProtocol=-1", "CidrIp=192.0.2.0/24"},
+		"RevokeSecurityGroupIngress":    {"GroupId=" + webGroup, "SecurityGroupRuleId.1=" + webIngress},
+		"RevokeSecurityGroupEgress":     {"GroupId=" + webGroup, "SecurityGroupRuleId.1=" + webEgress},
+		"ModifySecurityGroupRules": {"GroupId=" + webGroup, "SecurityGroupRule.1.SecurityGroupRuleId=" + webIngress,
+			"SecurityGroupRule.1.SecurityGroupRule.IpProtocol=-1", "SecurityGroupRule.1.SecurityGroupRule.CidrIpv4=0.0.0.0/0"},
+		"UpdateSecurityGroupRuleDescriptionsIngress": {"GroupId=" + webGroup, "SecurityGroupRuleDescription.1.SecurityGroupRuleId=" + webIngress},
+		"UpdateSecurityGroupRuleDescriptionsEgress":  {"GroupId=" + webGroup, "SecurityGroupRuleDescription.1.SecurityGroupRuleId=" + webEgress},
+
 		"CreateKeyPair": {"KeyName=k"},
 		"ImportKeyPair": {"KeyName=k", "PublicKeyMaterial=c3NoLXJzYQ=="},
 		"DeleteKeyPair": {"KeyName=k"},
@@ -123,7 +134,7 @@ func requiredOf(name string) []string {
 
 // TestEveryActionMissesItsRequiredParameters one by one, and names the one.
 func TestEveryActionMissesItsRequiredParameters(t *testing.T) {
-	c := stocked(t).withFiles().withTasks()
+	c := stocked(t).withFiles().withTasks().withGroups()
 	for _, name := range sortedActions() {
 		required := requiredOf(name)
 		for n := range required {
@@ -148,7 +159,7 @@ var garbage = []string{
 // TestEveryParameterSurvivesGarbage puts garbage into each parameter of each
 // action: whatever comes of it, it is not our fault, and not half done.
 func TestEveryParameterSurvivesGarbage(t *testing.T) {
-	c := stocked(t).withFiles().withTasks()
+	c := stocked(t).withFiles().withTasks().withGroups()
 	for _, name := range sortedActions() {
 		for _, wireName := range wire.Names(actions[name].in()) {
 			for _, value := range garbage {
@@ -177,7 +188,7 @@ func TestEveryParameterSurvivesGarbage(t *testing.T) {
 
 // TestEveryListIsBounded at a thousand.
 func TestEveryListIsBounded(t *testing.T) {
-	c := stocked(t).withFiles().withTasks()
+	c := stocked(t).withFiles().withTasks().withGroups()
 	for _, name := range sortedActions() {
 		for _, wireName := range wire.Names(actions[name].in()) {
 			base, isList := strings.CutSuffix(wireName, ".N")
@@ -197,7 +208,7 @@ func TestEveryListIsBounded(t *testing.T) {
 
 // TestEveryActionHasDryRun which changes nothing, and is refused to who may not.
 func TestEveryActionHasDryRun(t *testing.T) {
-	c := stocked(t).withFiles().withTasks()
+	c := stocked(t).withFiles().withTasks().withGroups()
 	id := c.run(c.user)[0]
 	c.bundled("b1/tiny.manifest.xml", nil)
 	c.seenUp(id)

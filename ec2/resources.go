@@ -71,6 +71,12 @@ func (c *call) ownResource(id string) (resource, error) {
 			return resource{}, err
 		}
 		return resource{g.Account, "security-group", string(g.ID)}, nil
+	case cloud.PrefixRule:
+		r, err := c.ruleByID(id)
+		if err != nil {
+			return resource{}, err
+		}
+		return resource{r.group.Account, "security-group-rule", string(r.ID)}, nil
 	}
 	return resource{}, wire.Errorf("InvalidID", "The ID '%s' is not of a resource that can have tags", wire.Shorten(id))
 }

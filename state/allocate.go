@@ -68,6 +68,7 @@ func keepAddress(tx *Tx, random io.Reader, pools Pools, i *cloud.Instance, publi
 		return &NoAddressError{pools.Local}
 	}
 	i.MAC, i.PublicWanted = macOf(i.Local), public
+	joinGroups(tx, i)
 	return nil
 }
 
@@ -129,6 +130,7 @@ func Release(tx *Tx, i *cloud.Instance) {
 		return
 	}
 	tx.Release(LocalAddress, i.Local.String())
+	leaveGroups(tx, i)
 	if !i.Vacated {
 		leave(tx, i)
 	}

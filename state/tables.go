@@ -20,7 +20,7 @@ var (
 	Snapshots = NewTable("snapshot", func(s *cloud.Snapshot) cloud.SnapshotID { return s.ID }) // the loops complete it
 	Tasks     = NewTable("task", func(t *cloud.Task) cloud.TaskID { return t.ID })             // the loops finish it
 
-	SecurityGroups = NewTable("security-group", func(g *cloud.SecurityGroup) cloud.GroupID { return g.ID })
+	SecurityGroups = NewTable("security-group", func(g *cloud.SecurityGroup) cloud.GroupID { return g.ID }, giveDefaultRules)
 	ClientTokens   = NewTable("client-token", func(t *cloud.ClientToken) string { return ClientTokenKey(t.Account, t.Action, t.Token) })
 
 	Nodes        = NewTable("node", func(n *cloud.Node) cloud.NodeID { return n.ID })                         // by all who place, wish or release
@@ -39,6 +39,7 @@ var (
 	ImagesByAccount       = NewIndex(Images, "account", func(i *cloud.Image) cloud.AccountID { return i.Account })
 	KeyPairsByAccount     = NewIndex(KeyPairs, "account", func(k *cloud.KeyPair) cloud.AccountID { return k.Account })
 	InstancesByNode       = NewIndex(Instances, "node", func(i *cloud.Instance) cloud.NodeID { return i.Node })
+	InstancesByGroup      = NewListIndex(Instances, "group", groupsOf)
 	InstancesByImage      = NewListIndex(Instances, "image", imagesOf)
 	ReservationsByAccount = NewIndex(Reservations, "account", func(r *cloud.Reservation) cloud.AccountID { return r.Account })
 	VolumesByAccount      = NewIndex(Volumes, "account", func(v *cloud.Volume) cloud.AccountID { return v.Account })
@@ -50,6 +51,9 @@ var (
 	ImagesBySnapshot      = NewListIndex(Images, "snapshot", snapshotsOf)
 	TasksByAccount        = NewIndex(Tasks, "account", func(t *cloud.Task) cloud.AccountID { return t.Account })
 	TasksToDo             = NewIndex(Tasks, "to-do", doneBy)
+	GroupsByAccount       = NewIndex(SecurityGroups, "account", func(g *cloud.SecurityGroup) cloud.AccountID { return g.Account })
+	GroupsByPeer          = NewListIndex(SecurityGroups, "peer", PeersOf)
+	GroupsByRule          = NewListIndex(SecurityGroups, "rule", rulesOf)
 	TagSetsByAccount      = NewIndex(TagSets, "account", func(t *cloud.TagSet) cloud.AccountID { return t.Account })
 	TagSetsByTag          = NewListIndex(TagSets, "tag", tagsOf)
 	ObservationsByPhase   = NewIndex(Observations, "phase", func(o *cloud.Observation) cloud.Phase { return o.Phase })
