@@ -22,7 +22,7 @@ var doors = map[string]string{
 	"ec2":        "bundle cloud iam link peer state wire",
 	"iam":        "cloud durable policy state wire",
 	"ebs":        "cloud iam snapshot state wire",
-	"walrus":     "",
+	"walrus":     "durable",
 	"controller": "cloud link state",
 	"peer":       "wire/sigv4",
 	"task":       "bundle cloud durable image link peer snapshot",

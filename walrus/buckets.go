@@ -21,6 +21,9 @@ func (s *store) DeleteBucket(ctx context.Context, bucket string) error {
 	if err == nil {
 		err = s.disk.removed(bucket)
 	}
+	if err == nil {
+		err = s.dropDocuments(bucket)
+	}
 	return s.known("DeleteBucket", err)
 }
 

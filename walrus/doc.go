@@ -14,6 +14,7 @@
 //	own port ───────────Serve────────────────┴▶ library's server
 //	    steer   not S3? back to the front; path prefix of Eucalyptus removed
 //	    guard   names, sizes and ACLs that the library would choke on
+//	    documents  settings of buckets that the library has no word for
 //	    library signature, policy, ACL, XML
 //	    store   the library's POSIX backend, made durable
 //
@@ -23,6 +24,11 @@
 // forced to the disk before the answer leaves (see disk). So an acknowledged
 // write survives power loss and an unacknowledged one is either whole or not
 // there. What a crash leaves staged is swept when the store is opened.
+//
+// Beside the store's folder lie, in folders named after it, the older versions of
+// objects (-versions, see versions.go) and what of a bucket's settings the library
+// doesn't know (-documents, see documents.go). A bucket takes both along when it is
+// deleted.
 //
 // What can go wrong. The library's POSIX backend works relative to the
 // process's working directory: Open changes it, Close changes it back, and a

@@ -1,6 +1,7 @@
 package walrus
 
 import (
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -21,6 +22,9 @@ const (
 	largestDocument = 8 << 20
 )
 
+// keyName is the request-local name under which guard leaves the object's key.
+const keyName = "walrus-key"
+
 // cannedACLs are S3's for objects, with aws-exec-read and Eucalyptus's
 // ec2-bundle-read, which let the cloud read an image's bundle.
 var cannedACLs = []string{
@@ -38,6 +42,12 @@ func guard(ctx fiber.Ctx) error {
 	}
 	if err := checkKey(key); err != nil {
 		return err
+	}
+	ctx.Locals(keyName, key)
+	for name := range ctx.Request().Header.All() {
+		if strings.HasPrefix(strings.ToLower(string(name)), "x-amz-server-side-encryption-customer-") {
+			return refusal(http.StatusNotImplemented, "NotImplemented", "encryption with keys of the customer is not supported yet: header %s", name)
+		}
 	}
 	if acl := ctx.Get("X-Amz-Acl"); acl != "" && key != "" {
 		if !slices.Contains(cannedACLs, acl) {

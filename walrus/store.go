@@ -50,6 +50,9 @@ func openStore(root string, log *slog.Logger) (*store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the object store's folder: %w", err)
 	}
+	if err := keepVersions(p, versionsOf(root)); err != nil {
+		return nil, err
+	}
 	return &store{Posix: p, disk: d, log: log}, nil
 }
 
@@ -100,6 +103,7 @@ func (s *store) PutObject(ctx context.Context, in s3response.PutObjectInput) (s3
 	out, err := s.PutObjectWithPostFunc(ctx, in, func(f *os.File) error {
 		return storeCanned(f, *in.Bucket, *in.Key, acl)
 	})
+	err = s.settleVersions(err, &out.VersionID, *in.Bucket, *in.Key)
 	return out, s.settle("PutObject", err, *in.Bucket, *in.Key)
 }
 
@@ -109,6 +113,7 @@ func (s *store) CopyObject(ctx context.Context, in s3response.CopyObjectInput) (
 	if err == nil {
 		err = storeCanned(nil, *in.Bucket, *in.Key, cannedFrom(ctx))
 	}
+	err = s.settleVersions(err, out.VersionId, *in.Bucket, *in.Key)
 	return out, s.settle("CopyObject", err, *in.Bucket, *in.Key)
 }
 
@@ -116,7 +121,7 @@ func (s *store) CopyObject(ctx context.Context, in s3response.CopyObjectInput) (
 func (s *store) DeleteObject(ctx context.Context, in *s3.DeleteObjectInput) (*s3.DeleteObjectOutput, error) {
 	out, err := s.Posix.DeleteObject(ctx, in)
 	if err == nil {
-		err = s.disk.removed(path.Join(*in.Bucket, *in.Key))
+		err = s.vanished(*in.Bucket, *in.Key, out.VersionId)
 	}
 	return out, s.known("DeleteObject", err)
 }
@@ -147,6 +152,12 @@ func (s *store) DeleteObjects(ctx context.Context, in *s3.DeleteObjectsInput) (s
 func (s *store) forget(bucket string, objects []types.DeletedObject) error {
 	folders := map[string]bool{}
 	for _, object := range objects {
+		if versioned := aws.ToString(object.VersionId) + aws.ToString(object.DeleteMarkerVersionId); versioned != "" {
+			if err := s.vanished(bucket, *object.Key, &versioned); err != nil {
+				return err
+			}
+			continue
+		}
 		name := path.Join(bucket, *object.Key)
 		if folders[path.Dir(name)] {
 			continue

@@ -55,6 +55,7 @@ func (s *store) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMult
 	if err == nil {
 		err = storeCanned(nil, *in.Bucket, *in.Key, acl)
 	}
+	err = s.settleVersions(err, &version, *in.Bucket, *in.Key)
 	return out, version, s.settle("CompleteMultipartUpload", err, *in.Bucket, *in.Key)
 }
 

@@ -51,7 +51,10 @@ type Walrus struct {
 	elsewhere http.Handler
 	handover  *handover
 	served    chan error // the handover's server has ended
-	before    string     // the working directory that Close goes back to
+	root      middlewares.RootUserConfig
+	keys      gatekeeper
+	region    string
+	before    string // the working directory that Close goes back to
 }
 
 // taken is true while a store is open: the library has the process's working
@@ -98,14 +101,18 @@ func prepare(dir string, log *slog.Logger) (*store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("name the object store's folder: %w", err)
 	}
-	if err := os.MkdirAll(root, 0o700); err != nil {
-		return nil, fmt.Errorf("make the object store's folder: %w", err)
+	for _, folder := range []string{root, versionsOf(root), documentsOf(root)} {
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			return nil, fmt.Errorf("make the object store's folder: %w", err)
+		}
 	}
 	if err := probeAttributes(root); err != nil {
 		return nil, err
 	}
-	if err := sweep(root); err != nil {
-		return nil, err
+	for _, folder := range []string{root, versionsOf(root)} {
+		if err := sweep(folder); err != nil {
+			return nil, err
+		}
 	}
 	return openStore(root, log)
 }
@@ -118,13 +125,15 @@ func (w *Walrus) assemble(o Options) error {
 	if _, err := rand.Read(secret); err != nil {
 		return fmt.Errorf("make up a root user: %w", err)
 	}
-	root := middlewares.RootUserConfig{Access: "-" + hex.EncodeToString(secret[:8]), Secret: hex.EncodeToString(secret)}
-	keys := gatekeeper{o.Identity}
-	server, err := s3api.New(w.store, root, o.Region, keys, nil, nil, nil, nil,
+	w.root = middlewares.RootUserConfig{Access: "-" + hex.EncodeToString(secret[:8]), Secret: hex.EncodeToString(secret)}
+	w.keys, w.region = gatekeeper{o.Identity}, o.Region
+	server, err := s3api.New(w.store, w.root, o.Region, w.keys, nil, nil, nil, nil,
 		s3api.WithQuiet(), s3api.WithKeepAlive(),
 		s3api.WithConcurrencyLimiter(maxConnections, maxRequests),
 		s3api.WithMiddleware("/", w.steer),
 		s3api.WithMiddleware("/", answering(guard)),
+		s3api.WithMiddleware("/", finish),
+		s3api.WithMiddleware("/", w.documents),
 	)
 	if err != nil {
 		return fmt.Errorf("start the S3 library: %w", err)

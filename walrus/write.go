@@ -29,9 +29,7 @@ func (w *Walrus) MakeBucket(ctx context.Context, accountID, bucket string) error
 	if !utils.IsValidBucketName(bucket) {
 		return fmt.Errorf("%q is not a bucket's name", bucket)
 	}
-	acl, err := json.Marshal(auth.ACL{Owner: accountID, Grantees: []auth.Grantee{
-		{Permission: auth.PermissionFullControl, Access: accountID, Type: types.TypeCanonicalUser},
-	}})
+	acl, err := json.Marshal(auth.ACL{Owner: accountID, Grantees: []auth.Grantee{fullControl(accountID)}})
 	if err != nil {
 		return fmt.Errorf("make bucket %s: %w", bucket, err)
 	}
@@ -128,4 +126,9 @@ func (w *Walrus) Keys(ctx context.Context, bucket, prefix string, most int32) ([
 		keys = append(keys, *o.Key)
 	}
 	return keys, nil
+}
+
+// fullControl is an owner's own grant.
+func fullControl(accountID string) auth.Grantee {
+	return auth.Grantee{Permission: auth.PermissionFullControl, Access: accountID, Type: types.TypeCanonicalUser}
 }

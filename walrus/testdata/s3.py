@@ -1,0 +1,138 @@
+"""What boto3 must find of Walrus, area by area. Arguments: endpoint, then the
+areas; all of them if none is named. Keys are those of the room's tests."""
+import json
+import sys
+import uuid
+
+import boto3
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+ENDPOINT = sys.argv[1]
+ANNA, BERT = "000000000002", "000000000003"
+
+
+def client(access=None, secret=None):
+    config = Config(retries={"max_attempts": 0}, s3={"addressing_style": "path"},
+                    signature_version=None if access else UNSIGNED)
+    return boto3.client("s3", endpoint_url=ENDPOINT, region_name="us-east-1", config=config,
+                        aws_access_key_id=access, aws_secret_access_key=secret)
+
+
+anna, bert, nobody = client("AKIANNA", "anna-secret"), client("AKIBERT", "bert-secret"), client()
+failures = []
+
+
+def want(got, expected, what=""):
+    if got != expected:
+        failures.append(f"{area}: {what} got {got!r}, want {expected!r}")
+
+
+def refused(code, call, **parameters):
+    try:
+        call(**parameters)
+    except ClientError as e:
+        want(e.response["Error"]["Code"], code, f"{call.__name__} {parameters}")
+    else:
+        failures.append(f"{area}: {call.__name__} {parameters} succeeded, want {code}")
+
+
+def bucket(**parameters):
+    name = "b-" + uuid.uuid4().hex[:12]
+    anna.create_bucket(Bucket=name, **parameters)
+    return name
+
+
+def encryption():
+    name = bucket()
+    rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}, "BucketKeyEnabled": False}
+    want(anna.get_bucket_encryption(Bucket=name)["ServerSideEncryptionConfiguration"]["Rules"], [rule])
+    rule["BucketKeyEnabled"] = True
+    anna.put_bucket_encryption(Bucket=name, ServerSideEncryptionConfiguration={"Rules": [rule]})
+    want(anna.get_bucket_encryption(Bucket=name)["ServerSideEncryptionConfiguration"]["Rules"], [rule])
+    refused("MalformedXML", anna.put_bucket_encryption, Bucket=name, ServerSideEncryptionConfiguration={"Rules": []})
+    anna.delete_bucket_encryption(Bucket=name)
+    for call in (anna.put_object(Bucket=name, Key="o", Body="x"), anna.get_object(Bucket=name, Key="o"),
+                 anna.head_object(Bucket=name, Key="o"), anna.copy_object(Bucket=name, Key="c", CopySource=f"{name}/o")):
+        want(call.get("ServerSideEncryption"), "AES256")
+
+
+def lifecycle():
+    name = bucket()
+    refused("NoSuchLifecycleConfiguration", anna.get_bucket_lifecycle_configuration, Bucket=name)
+    rules = [
+        {"ID": "one", "Expiration": {"Days": 1}, "Prefix": "t/", "Status": "Enabled"},
+        {"ID": "two", "Filter": {"And": {"Prefix": "x", "Tags": [{"Key": "a", "Value": "b"}]}}, "Status": "Disabled",
+         "NoncurrentVersionExpiration": {"NoncurrentDays": 3}},
+    ]
+    anna.put_bucket_lifecycle_configuration(Bucket=name, LifecycleConfiguration={"Rules": rules})
+    want(anna.get_bucket_lifecycle_configuration(Bucket=name)["Rules"], rules)
+    for code, change in (
+            ("InvalidArgument", {"Expiration": {"Days": 0}}), ("MalformedXML", {"Status": "enabled"}),
+            ("InvalidArgument", {"ID": "a" * 256}), ("InvalidArgument", {"Expiration": {"Date": "2030-01-01T01:00:00Z"}})):
+        refused(code, anna.put_bucket_lifecycle_configuration, Bucket=name, LifecycleConfiguration={"Rules": [{**rules[0], **change}]})
+    refused("InvalidArgument", anna.put_bucket_lifecycle_configuration, Bucket=name,
+            LifecycleConfiguration={"Rules": [rules[0], rules[0]]})
+    anna.delete_bucket_lifecycle(Bucket=name)
+    refused("NoSuchLifecycleConfiguration", anna.get_bucket_lifecycle_configuration, Bucket=name)
+
+
+def settings():
+    name = bucket()
+    refused("NoSuchPublicAccessBlockConfiguration", anna.get_public_access_block, Bucket=name)
+    block = {"BlockPublicAcls": True, "IgnorePublicAcls": False, "BlockPublicPolicy": True, "RestrictPublicBuckets": False}
+    anna.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=block)
+    want(anna.get_public_access_block(Bucket=name)["PublicAccessBlockConfiguration"], block)
+    for other in (bert, nobody):
+        refused("AccessDenied", other.get_public_access_block, Bucket=name)
+    want("LoggingEnabled" in anna.get_bucket_logging(Bucket=name), False)
+    target = {"TargetBucket": name, "TargetPrefix": ""}
+    anna.put_bucket_logging(Bucket=name, BucketLoggingStatus={"LoggingEnabled": target})
+    want(anna.get_bucket_logging(Bucket=name)["LoggingEnabled"], target)
+    refused("InvalidTargetBucketForLogging", anna.put_bucket_logging, Bucket=name,
+            BucketLoggingStatus={"LoggingEnabled": {**target, "TargetBucket": "nowhere-to-be"}})
+    want(anna.get_bucket_request_payment(Bucket=name)["Payer"], "BucketOwner")
+    anna.put_bucket_request_payment(Bucket=name, RequestPaymentConfiguration={"Payer": "Requester"})
+    want(anna.get_bucket_request_payment(Bucket=name)["Payer"], "Requester")
+    anna.put_bucket_accelerate_configuration(Bucket=name, AccelerateConfiguration={"Status": "Enabled"})
+    want(anna.get_bucket_accelerate_configuration(Bucket=name)["Status"], "Enabled")
+    anna.get_bucket_notification_configuration(Bucket=name)
+    refused("ReplicationConfigurationNotFoundError", anna.get_bucket_replication, Bucket=name)
+    refused("NoSuchBucketPolicy", anna.get_bucket_policy_status, Bucket=name)
+    refused("NoSuchBucket", anna.get_bucket_logging, Bucket="nowhere-to-be")
+    anna.delete_bucket(Bucket=name)
+    anna.create_bucket(Bucket=name)  # remembers nothing of the one before
+    want(anna.get_bucket_request_payment(Bucket=name)["Payer"], "BucketOwner")
+
+
+def versions():
+    name = bucket()
+    anna.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    made = [anna.put_object(Bucket=name, Key="o", Body=str(i))["VersionId"] for i in range(3)]
+    want(anna.get_object(Bucket=name, Key="o", VersionId=made[0])["Body"].read(), b"0")
+    marker = anna.delete_object(Bucket=name, Key="o")
+    want(marker.get("DeleteMarker"), True)
+    refused("NoSuchKey", anna.get_object, Bucket=name, Key="o")
+    refused("MethodNotAllowed", anna.get_object, Bucket=name, Key="o", VersionId=marker["VersionId"])
+    listed = anna.list_object_versions(Bucket=name)
+    want([v["VersionId"] for v in listed["Versions"]], made[::-1])
+    want([m["VersionId"] for m in listed["DeleteMarkers"]], [marker["VersionId"]])
+    anna.delete_object(Bucket=name, Key="o", VersionId=marker["VersionId"])
+    want(anna.get_object(Bucket=name, Key="o")["Body"].read(), b"2")
+    anna.copy_object(Bucket=name, Key="o", CopySource={"Bucket": name, "Key": "o", "VersionId": made[0]})
+    want(anna.get_object(Bucket=name, Key="o")["Body"].read(), b"0")
+    out = anna.delete_objects(Bucket=name, Delete={"Objects": [{"Key": "o", "VersionId": v} for v in made]})
+    want(sorted(d["VersionId"] for d in out["Deleted"]), sorted(made))
+
+
+AREAS = [encryption, lifecycle, settings, versions]
+for check in AREAS:
+    area = check.__name__
+    if len(sys.argv) > 2 and area not in sys.argv[2:]:
+        continue
+    try:
+        check()
+    except Exception as e:  # the next area tells more
+        failures.append(f"{area}: {e!r}")
+sys.exit("\n".join(failures) or 0)
