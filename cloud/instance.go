@@ -24,6 +24,9 @@ const (
 	ShutdownTerminate ShutdownBehavior = "terminate"
 )
 
+// Windows is the Platform of instances that run it; others have none.
+const Windows = "windows"
+
 // Instance is one virtual machine as it was wished for. All but the wish
 // (Wish, Wishes, WishedAt, Reason, Reboots) is fixed by the launch; a start after
 // a stop, which is a launch too, places it again (Node, Public, LaunchedAt).
@@ -129,7 +132,8 @@ type Observation struct {
 	Phase    Phase      `json:"phase"`
 	Reason   Reason     `json:"reason,omitzero"`
 	At       time.Time  `json:"at"`
-	UpWish   int        `json:"up_wish,omitempty"` // Wishes of the instance when it was last seen up
+	UpWish   int        `json:"up_wish,omitempty"`  // Wishes of the instance when it was last seen up
+	Password string     `json:"password,omitempty"` // that a Windows guest has printed, encrypted to its key pair, in base64
 }
 
 // InstanceState is EC2's word for where an instance stands.

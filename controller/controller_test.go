@@ -288,3 +288,33 @@ func TestSync(t *testing.T) {
 		t.Errorf("a report that can't be written: %v", err)
 	}
 }
+
+// A password that a node has heard stays known, when the node doesn't any more and
+// when the instance is stopped and started.
+func TestPasswordStays(t *testing.T) {
+	d := newDesk(t)
+	d.launch("i-00000001", "node-1")
+	say := func(password string) {
+		t.Helper()
+		_, o, _ := d.instance("i-00000001")
+		i, _, _ := state.Instances.Get(d.Store.View(), "i-00000001")
+		d.report("node-1", d.current("node-1"), link.Machine{Instance: i.ID, Wishes: i.Wishes, Phase: cloud.PhaseUp, Password: password})
+		if _, now, _ := d.instance("i-00000001"); now.Password != "c2VjcmV0" {
+			t.Errorf("the password is %q after %q was reported, before %q", now.Password, password, o.Password)
+		}
+	}
+	say("c2VjcmV0")
+	say("")
+	d.want("i-00000001", cloud.WishStopped)
+	d.report("node-1", d.current("node-1"))
+	d.update(func(tx *state.Tx) {
+		i, _, _ := state.Instances.Get(tx, "i-00000001")
+		if _, err := state.Start(tx, strings.NewReader(strings.Repeat("x", 100)), pools, *i, "node-1", d.now); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if _, o, s := d.instance("i-00000001"); s != cloud.Pending || o.Password != "c2VjcmV0" {
+		t.Errorf("after a start it is %s and its password %q", s, o.Password)
+	}
+	say("")
+}

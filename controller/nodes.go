@@ -163,6 +163,9 @@ func (c *Controller) observation(i *cloud.Instance, was cloud.Observation, m lin
 	if m.Phase == cloud.PhaseUp || m.Phase == cloud.PhaseExited {
 		o.UpWish = i.Wishes
 	}
+	if m.Password != "" {
+		o.Password = m.Password // a node that has not heard it again knows no better
+	}
 	if o == was {
 		return o, false
 	}

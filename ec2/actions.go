@@ -14,6 +14,8 @@ var actions = table(
 	named("StopInstances", writing(stopInstances)).on("instance"),
 	named("ModifyInstanceAttribute", writing(modifyInstanceAttribute)).on("instance"),
 	named("GetConsoleOutput", reading(getConsoleOutput)).on("instance"),
+	named("GetConsoleScreenshot", reading(getConsoleScreenshot)).on("instance"),
+	named("GetPasswordData", reading(getPasswordData)).on("instance"),
 
 	// volumes
 	named("CreateVolume", writing(createVolume)).on("volume").tags("volume").repeats(createdBefore),

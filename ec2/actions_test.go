@@ -88,6 +88,8 @@ func requiredOf(name string) []string {
 		"ModifySnapshotAttribute":   {"SnapshotId=" + completeSnapshot, "CreateVolumePermission.Add.1.Group=all"},
 		"ResetSnapshotAttribute":    {"SnapshotId=" + completeSnapshot, "Attribute=createVolumePermission"},
 		"GetConsoleOutput":          {"InstanceId=i-00000001"},
+		"GetConsoleScreenshot":      {"InstanceId=i-00000001"},
+		"GetPasswordData":           {"InstanceId=i-00000001"},
 		"RegisterImage":             {"Name=tiny", "ImageLocation=b1/tiny.manifest.xml"},
 		"DeregisterImage":           {"ImageId=" + privateImage},
 		"DescribeImageAttribute":    {"ImageId=" + privateImage, "Attribute=description"},

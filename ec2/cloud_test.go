@@ -336,6 +336,14 @@ func (c consoles) Console(_ context.Context, id cloud.InstanceID) (io.ReadSeekCl
 	return console{strings.NewReader(text)}, nil
 }
 
+// Screenshot is of whoever has a console.
+func (c consoles) Screenshot(_ context.Context, id cloud.InstanceID, wake bool) ([]byte, error) {
+	if _, ok := c[id]; !ok {
+		return nil, fmt.Errorf("screenshot of %s: %w", id, fs.ErrNotExist)
+	}
+	return fmt.Appendf(nil, "a picture of %s, woken %t", id, wake), nil
+}
+
 type console struct{ *strings.Reader }
 
 func (console) Close() error { return nil }

@@ -90,6 +90,8 @@ func otherRefusals(mine, others string) []refusalCase {
 		{[]string{"StartInstances", "InstanceId.1=" + mine}, "UnsupportedOperation", "cannot be started."},
 		{[]string{"StartInstances", "InstanceId.1=" + others}, "InvalidInstanceID.NotFound", others},
 		{[]string{"GetConsoleOutput", "InstanceId=" + others}, "InvalidInstanceID.NotFound", others},
+		{[]string{"GetConsoleScreenshot", "InstanceId=" + others}, "InvalidInstanceID.NotFound", others},
+		{[]string{"GetPasswordData", "InstanceId=" + others}, "InvalidInstanceID.NotFound", others},
 		{[]string{"DescribeInstances", "InstanceId.1=" + others}, "InvalidInstanceID.NotFound", others},
 		{[]string{"DescribeInstances", "InstanceId.1=verbose"}, "InvalidInstanceID.Malformed", "verbose"},
 		{[]string{"DescribeInstanceAttribute", "InstanceId=" + mine, "Attribute=colour"}, "InvalidParameterValue", "colour"},

@@ -15,7 +15,7 @@ import (
 	"mallee/wire"
 )
 
-const windows = "windows"
+const windows = cloud.Windows
 
 type registerImageInput struct {
 	common

@@ -47,6 +47,8 @@ func TestReplies(t *testing.T) {
 	say("DescribeInstanceAttribute", "DescribeInstanceAttribute", "InstanceId="+id, "Attribute=instanceInitiatedShutdownBehavior")
 	c.console[cloud.InstanceID(id)] = "login: "
 	say("GetConsoleOutput", "GetConsoleOutput", "InstanceId="+id)
+	say("GetConsoleScreenshot", "GetConsoleScreenshot", "InstanceId="+id, "WakeUp=true")
+	say("GetPasswordData", "GetPasswordData", "InstanceId="+id)
 	say("RebootInstances", "RebootInstances", "InstanceId.1="+id)
 	say("TerminateInstances", "TerminateInstances", "InstanceId.1="+id)
 	say("DescribeInstances-ending", "DescribeInstances", "InstanceId.1="+id)

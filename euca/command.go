@@ -31,7 +31,7 @@ const prefix = "euca-"
 func eucaCommands() []command {
 	return slices.Concat(
 		imageCommands(), imageAttributeCommands(), taskCommands(), bundleCommands(),
-		instanceCommands(), runCommands(), keyCommands(), tagCommands(),
+		instanceCommands(), passwordCommands(), runCommands(), keyCommands(), tagCommands(),
 		volumeCommands(), snapshotCommands(), cloudCommands(),
 	)
 }

@@ -19,6 +19,7 @@ package hypervisor
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	"mallee/block"
@@ -70,6 +71,9 @@ const (
 	Exited  Status = "exited"  // the guest powered itself off; the process waits for Reset or Kill
 )
 
+// ErrNoScreen is Screenshot's answer where nothing is running that has a screen.
+var ErrNoScreen = errors.New("there is no machine with a screen")
+
 // Hypervisor runs machines. All methods may be called at once for different
 // machines; calls for one machine are made one at a time. dir is Machine.Dir.
 type Hypervisor interface {
@@ -103,6 +107,11 @@ type Hypervisor interface {
 	// has written since the machine's first start, of which all but the last
 	// MiB may be gone. The machine need not run. An unwritten console is empty.
 	Console(dir string) (io.ReadSeekCloser, error)
+
+	// Screenshot is a picture of the guest's screen, a PNG file's bytes; wake
+	// presses a key before, for a screen that sleeps. ErrNoScreen where the
+	// machine is Absent or a keeper. It may be called beside other calls.
+	Screenshot(ctx context.Context, dir string, wake bool) ([]byte, error)
 
 	// Changes pokes when a machine that this program knows (started or
 	// observed) may have changed by itself. A hint, never a promise: callers

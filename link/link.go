@@ -97,6 +97,7 @@ type Machine struct {
 	Wishes   int              `json:"wishes"` // cloud.Instance.Wishes that the node acts on
 	Phase    cloud.Phase      `json:"phase"`  // never Gone: that is an absence
 	Reason   cloud.Reason     `json:"reason,omitzero"`
+	Password string           `json:"password,omitempty"` // cloud.Observation.Password, where the node knows it
 }
 
 // Cloud is what a node talks to.
@@ -109,9 +110,13 @@ type Cloud interface {
 }
 
 // Node is what the cloud asks of a node beside the assignment: reading what is
-// too large for reports. Nothing of it changes anything.
+// too large for reports. Nothing of it changes what is wished.
 type Node interface {
 	// Console opens the console log of an instance; fs.ErrNotExist where the
 	// node has none.
 	Console(ctx context.Context, id cloud.InstanceID) (io.ReadSeekCloser, error)
+
+	// Screenshot is a picture of an instance's screen, a PNG file's bytes;
+	// fs.ErrNotExist where nothing runs that has one. wake presses a key before.
+	Screenshot(ctx context.Context, id cloud.InstanceID, wake bool) ([]byte, error)
 }

@@ -43,8 +43,10 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
@@ -142,12 +144,14 @@ type machine struct {
 	reason   cloud.Reason
 	wishes   int
 	failures int
+	password string    // that its guest has printed; empty: none that this program has seen
 	root     *rootCopy // of its root disk that is wished for; nil: none
 
 	rootDropped bool // root is not wished for any more
 
 	// The worker's own, which mu does not guard.
 	memo        *memo                         // nil until it was read
+	heardTo     int64                         // how long the console was that was looked through for a password
 	startedAt   time.Time                     // of a machine that has not proven yet that it lasts; zero: it has, or wasn't started
 	powerDownBy time.Time                     // when a guest that was asked to shut down is no longer waited for; zero: it wasn't asked
 	pressedAt   time.Time                     // when it was last asked to
@@ -332,7 +336,7 @@ func (n *Node) report() (link.Report, <-chan struct{}) {
 	}
 	for _, id := range slices.Sorted(maps.Keys(n.machines)) {
 		m := n.machines[id]
-		r.Machines = append(r.Machines, link.Machine{Instance: id, Wishes: m.wishes, Phase: m.phase, Reason: m.reason})
+		r.Machines = append(r.Machines, link.Machine{Instance: id, Wishes: m.wishes, Phase: m.phase, Reason: m.reason, Password: m.password})
 	}
 	for _, id := range slices.Sorted(maps.Keys(n.volumes)) {
 		if v := n.volumes[id]; !v.gone {
@@ -352,6 +356,18 @@ func (n *Node) Console(_ context.Context, id cloud.InstanceID) (io.ReadSeekClose
 		return nil, fmt.Errorf("console of %s: %w", id, err)
 	}
 	return n.Hypervisor.Console(dir)
+}
+
+// Screenshot is a picture of the instance's screen. See link.Node.
+func (n *Node) Screenshot(ctx context.Context, id cloud.InstanceID, wake bool) ([]byte, error) {
+	picture, err := n.Hypervisor.Screenshot(ctx, n.machineDir(id), wake)
+	if errors.Is(err, hypervisor.ErrNoScreen) {
+		err = fmt.Errorf("%w: %w", fs.ErrNotExist, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("screenshot of %s: %w", id, err)
+	}
+	return picture, nil
 }
 
 // Assigned returns the instance as the node was told of it; ok is false where

@@ -66,7 +66,7 @@ func (n *Node) ensure(ctx context.Context, i cloud.Instance, m *machine) (cloud.
 	if status == hypervisor.Exited || n.Now().Sub(m.startedAt) >= settleTime {
 		m.memo.Up, m.startedAt = true, time.Time{}
 	}
-	err = errors.Join(n.tend(ctx, m, status), n.followRoot(ctx, m, status))
+	err = errors.Join(n.readPassword(i, m), n.tend(ctx, m, status), n.followRoot(ctx, m, status))
 	phase, rebooted := n.reboot(ctx, i, m, status)
 	return phase, errors.Join(err, rebooted, n.remember(m.memo))
 }

@@ -118,8 +118,18 @@ func Start(tx *Tx, random io.Reader, pools Pools, i cloud.Instance, node cloud.N
 		return i, err
 	}
 	Instances.Put(tx, started)
-	Observations.Delete(tx, i.ID)
+	forget(tx, i.ID)
 	return started, nil
+}
+
+// forget what was seen of an instance, but for the password of its administrator,
+// which its guest makes once, at the first launch.
+func forget(tx *Tx, id cloud.InstanceID) {
+	if seen, _, ok := Observations.Get(tx, id); ok && seen.Password != "" {
+		Observations.Put(tx, cloud.Observation{Instance: id, Password: seen.Password})
+		return
+	}
+	Observations.Delete(tx, id)
 }
 
 // Release gives back what Allocate took, and lets the volumes go: those that were

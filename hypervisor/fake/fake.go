@@ -10,10 +10,13 @@
 package fake
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"image"
+	"image/png"
 	"io"
 	"path/filepath"
 	"slices"
@@ -268,6 +271,21 @@ func (p *program) Console(dir string) (io.ReadSeekCloser, error) {
 	p.world.mu.Lock()
 	defer p.world.mu.Unlock()
 	return console{strings.NewReader(string(p.world.at(dir).console))}, nil
+}
+
+// Screenshot is of a screen as high as one character, and black.
+func (p *program) Screenshot(ctx context.Context, dir string, _ bool) ([]byte, error) {
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("looking at the screen of the machine in %s: %w", dir, context.Cause(ctx))
+	}
+	p.world.mu.Lock()
+	defer p.world.mu.Unlock()
+	if m := p.world.at(dir); m.status == hypervisor.Absent || m.wish.VCPUs == 0 {
+		return nil, fmt.Errorf("looking at the screen of the machine in %s: %w", dir, hypervisor.ErrNoScreen)
+	}
+	var picture bytes.Buffer
+	err := png.Encode(&picture, image.NewGray(image.Rect(0, 0, 8, 16)))
+	return picture.Bytes(), err
 }
 
 func (p *program) Changes() <-chan struct{} { return p.changes }

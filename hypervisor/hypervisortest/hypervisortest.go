@@ -60,6 +60,7 @@ func Run(t *testing.T, make func(t *testing.T) World) {
 		{"KillWhatIsAbsent", killAbsent},
 		{"AbsentMachinesTakeNoOrders", absentOrders},
 		{"TheConsoleOutlivesTheMachine", console},
+		{"TheScreenIsAPicture", screenshot},
 		{"AKilledMachineStartsAgain", startAgain},
 		{"MachinesDoNotDisturbEachOther", two},
 	} {

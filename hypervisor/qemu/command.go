@@ -57,6 +57,7 @@ func commandLine(m hypervisor.Machine, accel Accel) []string {
 		"-object", "rng-builtin,id=rng",
 		"-device", "virtio-rng-pci,rng=rng",
 	)
+	args = append(args, display()...)
 	args = append(args, identity(m)...)
 	args = append(args, boot(m, accel)...)
 	args = append(args, firstDisk(m)...)

@@ -20,6 +20,7 @@ const (
 	qmpName     = "qmp.sock"
 	serialName  = "serial.sock" // the serial console, for whoever wants to type
 	consoleName = "console.log" // all that the serial console ever said
+	screenName  = "screen.png"  // a picture of the screen, while it is taken
 	logName     = "qemu.log"    // QEMU's own words
 )
 

@@ -29,14 +29,15 @@ const (
 
 // machine is a QEMU that this program knows.
 type machine struct {
-	dir     string
-	keeper  bool // it has no guest
-	log     *slog.Logger
-	poke    func()
-	exited  func() // called when the process has ended
-	process *process
-	resets  chan struct{} // has room for one RESET event
-	told    time.Time     // when the log last heard of a full disk; the monitor's reader's own
+	dir      string
+	keeper   bool // it has no guest
+	log      *slog.Logger
+	poke     func()
+	exited   func() // called when the process has ended
+	process  *process
+	resets   chan struct{} // has room for one RESET event
+	shooting sync.Mutex    // held while a picture of the screen is taken
+	told     time.Time     // when the log last heard of a full disk; the monitor's reader's own
 
 	mu        sync.Mutex
 	monitor   *monitor          // guarded by mu; nil while there is no conversation
