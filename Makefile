@@ -4,10 +4,11 @@ GO      ?= go
 VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
 SEEDS   ?= 1000
 FUZZ    ?= 30s
+KILLS   ?= 300
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build install demo test slow check lint bench sim fuzz packages clean
+.PHONY: build install demo test slow check lint bench sim fuzz endure packages clean
 
 build: bin/mallee
 
@@ -65,6 +66,11 @@ fuzz:
 	    echo "== $$dir $$f"; (cd $$dir && $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZ) .) || exit 1; \
 	  done; \
 	done
+
+# Guests that write while QEMU, mallee and both are killed, so many times; MALLEE_SEED repeats a run.
+endure: bin/mallee
+	test/packages.sh
+	cd test && MALLEE_KILLS=$(KILLS) MALLEE=$(CURDIR)/bin/mallee $(GO) test -run TestEndure -count 1 -timeout 0 -v .
 
 packages:
 	test/packages.sh
