@@ -31,7 +31,8 @@ type Store interface {
 	// Get opens length bytes of a blob from offset, all that follow if length
 	// is negative. What lies beyond the end is left out. The caller closes the
 	// reader, which stays valid when the blob is deleted. The error is
-	// fs.ErrNotExist if there is no such blob.
+	// fs.ErrNotExist if there is no such blob; never where the store itself is away,
+	// as a disk that is not mounted.
 	Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error)
 
 	// Has reports whether a blob is there. One that is there is durable, unless it
@@ -55,6 +56,10 @@ type Info struct {
 
 // ErrConflict is what Put finds where the key holds other bytes.
 var ErrConflict = errors.New("the key holds another blob")
+
+// ErrDamaged is what Get finds where a store can tell that what lies there was
+// never put: trying again does not mend it.
+var ErrDamaged = errors.New("it is damaged")
 
 // What every store behind this seam can take, in bytes.
 const (

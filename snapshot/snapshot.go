@@ -16,8 +16,8 @@
 // it; two contents share the pages of what they have in common.
 //
 // A Reader gives the bytes of a content. Everything is compared with its digest as it
-// is read: a blob that is missing or damaged is an error that names it, and never
-// zeroes. A Writer takes the bytes of a content that comes to be, perhaps as
+// is read: a blob that is missing or damaged is an error that names it, and is
+// cloud.ErrDamaged, and never zeroes; one that can't be read now is another. A Writer takes the bytes of a content that comes to be, perhaps as
 // changes of an older one (its parent):
 //
 //	Write ──▶ open ──Commit──▶ committed ──Remove──▶ gone

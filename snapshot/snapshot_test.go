@@ -278,8 +278,8 @@ func TestDamageIsToldNeverHidden(t *testing.T) {
 				if err == nil {
 					err = r.ReadAt(t.Context(), data, 0)
 				}
-				if err == nil || !strings.Contains(err.Error(), name) {
-					t.Errorf("reading: %v, want an error that names %s", err, name)
+				if err == nil || !strings.Contains(err.Error(), name) || !errors.Is(err, cloud.ErrDamaged) {
+					t.Errorf("reading: %v, want an error that names %s, and says that it is damaged for good", err, name)
 				}
 			})
 		}
@@ -326,7 +326,7 @@ func TestTheObjectStoreComesBack(t *testing.T) {
 	blobs.broken.Store(true)
 	s.cache = newCache(MiB)
 	got := make([]byte, len(data))
-	if err := r.ReadAt(t.Context(), got, 0); !errors.Is(err, errBroken) {
+	if err := r.ReadAt(t.Context(), got, 0); !errors.Is(err, errBroken) || errors.Is(err, cloud.ErrDamaged) {
 		t.Errorf("reading: %v", err)
 	}
 	if err := w.WriteAt(t.Context(), noise(3, BlockSize), 0); !errors.Is(err, errBroken) {

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"sync"
 
@@ -89,7 +90,7 @@ func (s *Store) get(ctx context.Context, folder string, d Digest, limit int) ([]
 	name := key(folder, d)
 	r, err := s.blobs.Get(ctx, name, 0, int64(limit)+1)
 	if err != nil {
-		return nil, fmt.Errorf("reading a snapshot: %w", err)
+		return nil, told(fmt.Errorf("reading a snapshot: %w", err))
 	}
 	defer r.Close()
 	size := limit
@@ -101,9 +102,24 @@ func (s *Store) get(ctx context.Context, folder string, d Digest, limit int) ([]
 		return nil, fmt.Errorf("reading a snapshot: %s: %w", name, err)
 	}
 	if data.Len() > limit || sha256.Sum256(data.Bytes()) != d {
-		return nil, fmt.Errorf("reading a snapshot: %s is damaged: its bytes are not those of its digest", name)
+		return nil, damagedError{fmt.Errorf("reading a snapshot: %s is damaged: its bytes are not those of its digest", name)}
 	}
 	return data.Bytes(), nil
+}
+
+// damagedError is cloud.ErrDamaged too: the bytes will not come back by themselves,
+// other than those of a store that is away.
+type damagedError struct{ error }
+
+func (e damagedError) Unwrap() []error { return []error{e.error, cloud.ErrDamaged} }
+
+// told apart: what the store of blobs has lost or finds damaged, and what it can't
+// read now.
+func told(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, blob.ErrDamaged) {
+		return damagedError{err}
+	}
+	return err
 }
 
 // put stores a blob under its digest unless it is there. The digest must be held.
@@ -214,7 +230,7 @@ func (s *Store) block(ctx context.Context, d Digest) ([]byte, error) {
 	return s.cache.get(ctx, d, func(ctx context.Context) ([]byte, error) {
 		data, err := s.get(ctx, blocks, d, BlockSize)
 		if err == nil && len(data) != BlockSize {
-			err = fmt.Errorf("reading a snapshot: %s has %d bytes, want %d", key(blocks, d), len(data), BlockSize)
+			err = damagedError{fmt.Errorf("reading a snapshot: %s has %d bytes, want %d", key(blocks, d), len(data), BlockSize)}
 		}
 		return data, err
 	})

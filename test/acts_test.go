@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -27,6 +26,7 @@ func acts() []act {
 		snapshotting("of an encrypted volume", func(r *rig) string { return r.secret }),
 		{name: "snapshot of a free volume", prepare: detached, wish: keptSnapshot.wish, finish: keptSnapshot.finish},
 		restoring(),
+		reading(),
 		growing(),
 		stopping(),
 		starting(),
@@ -57,8 +57,8 @@ func attaching() act {
 	}
 }
 
-func attach(ctx context.Context, r *rig) error {
-	_, err := r.client().AttachVolume(ctx, &ec2.AttachVolumeInput{VolumeId: &r.spare, InstanceId: &r.instance, Device: aws.String(spareDevice)})
+func attach(ctx context.Context, api *ec2.Client, r *rig) error {
+	_, err := api.AttachVolume(ctx, &ec2.AttachVolumeInput{VolumeId: &r.spare, InstanceId: &r.instance, Device: aws.String(spareDevice)})
 	return err
 }
 
@@ -68,21 +68,21 @@ func detaching() act {
 		prepare: attached,
 		wish:    detach,
 		finish: func(r *rig) {
-			r.until(r.spare+" to be detached", func(ctx context.Context) error { return r.volumeIs(ctx, r.spare, types.VolumeStateAvailable) })
+			r.available(r.spare)
 			r.attached = false
 		},
 	}
 }
 
-func detach(ctx context.Context, r *rig) error {
-	_, err := r.client().DetachVolume(ctx, &ec2.DetachVolumeInput{VolumeId: &r.spare})
+func detach(ctx context.Context, api *ec2.Client, r *rig) error {
+	_, err := api.DetachVolume(ctx, &ec2.DetachVolumeInput{VolumeId: &r.spare})
 	return err
 }
 
 // calmly does an act without a kill.
 func (r *rig) calmly(a act) {
 	r.t.Helper()
-	if err := a.wish(within(r.t, endureTime), r); err != nil {
+	if err := a.wish(within(r.t, endureTime), r.client(), r); err != nil {
 		r.t.Fatalf("%s: %v", a.name, err)
 	}
 	a.finish(r)
@@ -91,8 +91,11 @@ func (r *rig) calmly(a act) {
 // detached has a spare volume that is in no machine.
 func detached(r *rig) {
 	if r.spare == "" {
-		r.spare = r.create(within(r.t, endureTime), "", rand.Text())
-		r.until(r.spare+" to be made", func(ctx context.Context) error { return r.volumeIs(ctx, r.spare, types.VolumeStateAvailable) })
+		var err error
+		if r.spare, err = create(within(r.t, soon), r.client(), "", rand.Text()); err != nil {
+			r.t.Fatal(err)
+		}
+		r.available(r.spare)
 	}
 	if r.attached {
 		r.calmly(detaching())
@@ -107,25 +110,22 @@ func attached(r *rig) {
 }
 
 // create a volume, empty or from a snapshot.
-func (r *rig) create(ctx context.Context, snapshot, token string) string {
-	r.t.Helper()
-	id, err := r.tryCreate(ctx, snapshot, token)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return id
-}
-
-func (r *rig) tryCreate(ctx context.Context, snapshot, token string) (string, error) {
+func create(ctx context.Context, api *ec2.Client, snapshot, token string) (string, error) {
 	in := &ec2.CreateVolumeInput{AvailabilityZone: aws.String("mallee-1a"), ClientToken: &token}
 	if in.SnapshotId = &snapshot; snapshot == "" {
 		in.SnapshotId, in.Size = nil, aws.Int32(1)
 	}
-	out, err := r.client().CreateVolume(ctx, in)
+	out, err := api.CreateVolume(ctx, in)
 	if err != nil {
 		return "", err
 	}
 	return *out.VolumeId, nil
+}
+
+// available waits until a volume is.
+func (r *rig) available(id string) {
+	r.t.Helper()
+	r.until(id+" to be available", func(ctx context.Context) error { return r.volumeIs(ctx, id, types.VolumeStateAvailable) })
 }
 
 // volumeIs nil where the volume is in that state, and its attachment has come to
@@ -160,11 +160,11 @@ func snapshotting(name string, of func(r *rig) string) act {
 	w := &snapshotWish{}
 	return act{
 		name: "snapshot " + name,
-		wish: func(ctx context.Context, r *rig) error {
+		wish: func(ctx context.Context, api *ec2.Client, r *rig) error {
 			w.of = of(r)
 			r.listener.hear()
 			w.before = r.ledger.look(serialOf(w.of)).floors
-			_, err := r.client().CreateSnapshot(ctx, &ec2.CreateSnapshotInput{VolumeId: &w.of})
+			_, err := api.CreateSnapshot(ctx, &ec2.CreateSnapshotInput{VolumeId: &w.of})
 			return err
 		},
 		finish: func(r *rig) {
@@ -228,15 +228,10 @@ func (r *rig) judge(id, of string, before floors) {
 	}
 }
 
-// restored is the volume that is being made, by its client token.
-var restored struct {
-	id, token string
-	from      taken
-}
-
-// restoring makes a volume of the last snapshot, which takes the spare's place: the
-// guest reads from it, and writes to it, while it is filled.
+// restoring makes a volume of the last snapshot, which takes the spare's place.
 func restoring() act {
+	var made, token string
+	var from taken
 	return act{
 		name: "volume from a snapshot",
 		prepare: func(r *rig) {
@@ -244,32 +239,41 @@ func restoring() act {
 				r.calmly(snapshotting("for a volume", func(r *rig) string { return r.plain }))
 			}
 			detached(r)
-			restored.id, restored.token, restored.from = "", rand.Text(), r.taken[len(r.taken)-1]
+			token, from = rand.Text(), r.taken[len(r.taken)-1]
 		},
-		wish: func(ctx context.Context, r *rig) (err error) {
-			if restored.id, err = r.tryCreate(ctx, restored.from.id, restored.token); err != nil {
-				return err
-			}
-			r.ledger.from(serialOf(restored.id), restored.from.held)
-			old := r.spare
-			r.spare = restored.id
-			if old != restored.id {
-				if _, err := r.client().DeleteVolume(ctx, &ec2.DeleteVolumeInput{VolumeId: &old}); err != nil && !strings.Contains(err.Error(), "InvalidVolume.NotFound") {
-					r.spare = old // and again
-					return err
-				}
-			}
-			return attach(ctx, r)
+		wish: func(ctx context.Context, api *ec2.Client, r *rig) (err error) {
+			made, err = create(ctx, api, from.id, token)
+			return err
 		},
-		finish: func(r *rig) { attaching().finish(r) },
+		finish: func(r *rig) {
+			r.available(made)
+			r.ledger.from(serialOf(made), from.held)
+			if _, err := r.client().DeleteVolume(within(r.t, soon), &ec2.DeleteVolumeInput{VolumeId: &r.spare}); err != nil {
+				r.t.Fatal(err)
+			}
+			r.spare = made
+		},
 	}
+}
+
+// reading gives the guest a volume that is just made of a snapshot: it reads from it,
+// and writes to it, while it is filled.
+func reading() act {
+	a := attaching()
+	a.name = "attach a volume from a snapshot"
+	a.prepare = func(r *rig) {
+		a := restoring()
+		a.prepare(r)
+		r.calmly(a)
+	}
+	return a
 }
 
 func growing() act {
 	return act{
 		name: "grow",
-		wish: func(ctx context.Context, r *rig) error {
-			size, err := r.size(ctx, r.plain)
+		wish: func(ctx context.Context, api *ec2.Client, r *rig) error {
+			size, err := sizeOf(ctx, api, r.plain)
 			if err != nil {
 				return err
 			}
@@ -291,8 +295,8 @@ func growing() act {
 	}
 }
 
-func (r *rig) size(ctx context.Context, id string) (int32, error) {
-	out, err := r.client().DescribeVolumes(ctx, &ec2.DescribeVolumesInput{VolumeIds: []string{id}})
+func sizeOf(ctx context.Context, api *ec2.Client, id string) (int32, error) {
+	out, err := api.DescribeVolumes(ctx, &ec2.DescribeVolumesInput{VolumeIds: []string{id}})
 	if err != nil {
 		return 0, err
 	}
@@ -302,8 +306,8 @@ func (r *rig) size(ctx context.Context, id string) (int32, error) {
 func stopping() act {
 	return act{
 		name: "stop",
-		wish: func(ctx context.Context, r *rig) error {
-			_, err := r.client().StopInstances(ctx, &ec2.StopInstancesInput{InstanceIds: []string{r.instance}})
+		wish: func(ctx context.Context, api *ec2.Client, r *rig) error {
+			_, err := api.StopInstances(ctx, &ec2.StopInstancesInput{InstanceIds: []string{r.instance}})
 			return err
 		},
 		finish: func(r *rig) {
@@ -319,13 +323,13 @@ func starting() act {
 	return act{
 		name: "start",
 		prepare: func(r *rig) {
-			if err := stopping().wish(within(r.t, soon), r); err != nil {
+			if err := stopping().wish(within(r.t, soon), r.client(), r); err != nil {
 				r.t.Fatal(err)
 			}
 			r.awaitState(types.InstanceStateNameStopped)
 		},
-		wish: func(ctx context.Context, r *rig) error {
-			_, err := r.client().StartInstances(ctx, &ec2.StartInstancesInput{InstanceIds: []string{r.instance}})
+		wish: func(ctx context.Context, api *ec2.Client, r *rig) error {
+			_, err := api.StartInstances(ctx, &ec2.StartInstancesInput{InstanceIds: []string{r.instance}})
 			return err
 		},
 		finish: func(r *rig) { r.awaitState(types.InstanceStateNameRunning) },
@@ -389,7 +393,7 @@ func (r *rig) conclude() {
 	r.t.Helper()
 	attached(r)
 	volumes := []string{r.plain, r.secret, r.spare}
-	if err := stopping().wish(within(r.t, soon), r); err != nil {
+	if err := stopping().wish(within(r.t, soon), r.client(), r); err != nil {
 		r.t.Fatal(err)
 	}
 	r.awaitState(types.InstanceStateNameStopped)

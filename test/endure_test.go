@@ -313,9 +313,10 @@ func (r *rig) killQEMUs() {
 // act is something that is done to the guest or its volumes while it writes.
 type act struct {
 	name    string
-	prepare func(r *rig)                            // without kills
-	wish    func(ctx context.Context, r *rig) error // the call; made again where it was cut off
-	finish  func(r *rig)                            // waits until it is done, and looks at what came of it
+	prepare func(r *rig) // without kills
+	// The call, which is made again where it was cut off.
+	wish   func(ctx context.Context, api *ec2.Client, r *rig) error
+	finish func(r *rig) // waits until it is done, and looks at what came of it
 }
 
 // round kills in the middle of an act.
@@ -331,7 +332,8 @@ func (r *rig) round(a act, k kill) {
 	if a.wish == nil {
 		done <- nil
 	} else {
-		go func() { done <- a.wish(ctx, r) }()
+		api := r.client()
+		go func() { done <- a.wish(ctx, api, r) }()
 	}
 	instant := time.NewTimer(wait) // not for anything to happen: it is the seed's instant
 	<-instant.C
@@ -362,7 +364,7 @@ func (r *rig) round(a act, k kill) {
 // again makes a call that was cut off. That it is refused because the first one was
 // heard is no error.
 func (r *rig) again(ctx context.Context, a act) error {
-	err := a.wish(ctx, r)
+	err := a.wish(ctx, r.client(), r)
 	var refusal smithy.APIError
 	if errors.As(err, &refusal) && slices.Contains([]string{"VolumeInUse", "IncorrectState", "IncorrectModificationState", "IncorrectInstanceState"}, refusal.ErrorCode()) {
 		return nil

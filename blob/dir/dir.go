@@ -210,7 +210,7 @@ func (s *Store) Get(ctx context.Context, key string, offset, length int64) (io.R
 	}
 	f, err := os.Open(s.file(key))
 	if err != nil {
-		return nil, fmt.Errorf("get blob %s: %w", key, err)
+		return nil, fmt.Errorf("get blob %s: %w", key, s.away(err))
 	}
 	if _, err := f.Seek(offset, io.SeekStart); err != nil {
 		f.Close()
@@ -220,6 +220,18 @@ func (s *Store) Get(ctx context.Context, key string, offset, length int64) (io.R
 		return f, nil
 	}
 	return &limited{io.LimitedReader{R: f, N: length}, f}, nil
+}
+
+// away makes another error of one that says that a file isn't there, where all of
+// the store isn't. The folder of staging is always there otherwise.
+func (s *Store) away(err error) error {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if _, gone := os.Stat(filepath.Join(s.root, staging)); gone != nil {
+		return fmt.Errorf("the store of blobs %s is not there, or can't be read (%v): is its disk mounted?", s.root, gone)
+	}
+	return err
 }
 
 type limited struct {

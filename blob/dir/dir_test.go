@@ -1,6 +1,8 @@
 package dir_test
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -61,5 +63,38 @@ func TestFailedPutLeavesNothing(t *testing.T) {
 	left, err := os.ReadDir(filepath.Join(root, ".tmp"))
 	if err != nil || len(left) != 0 {
 		t.Errorf("left staged: %v, %v", left, err)
+	}
+}
+
+// A store that is away, as a disk that is not mounted, has lost nothing.
+func TestAway(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "store")
+	s := open(t, root)
+	if err := s.Put(t.Context(), "a/b", strings.NewReader("kept")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(root, root+".away"); err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range []bool{false, true} { // the disk's mount point may be there
+		if folder {
+			if err := os.Mkdir(root, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := s.Get(t.Context(), "a/b", 0, -1); err == nil || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), root) {
+			t.Errorf("without the store, its folder there: %v, a blob: %v", folder, err)
+		}
+	}
+	if err := errors.Join(os.Remove(root), os.Rename(root+".away", root)); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.Get(t.Context(), "a/b", 0, -1); err != nil {
+		t.Errorf("with the store: %v", err)
+	} else {
+		r.Close()
+	}
+	if _, err := s.Get(t.Context(), "a/c", 0, -1); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what was never put: %v", err)
 	}
 }

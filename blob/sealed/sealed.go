@@ -123,12 +123,12 @@ func (s *Store) fetch(ctx context.Context, key string) ([]byte, error) {
 // open checks and decrypts what fetch found.
 func (s *Store) open(key string, sealed []byte) ([]byte, error) {
 	if len(sealed) < overhead || len(sealed) > MaxBlob+overhead {
-		return nil, fmt.Errorf("get blob %s: it has %d bytes, which is no sealed blob", key, len(sealed))
+		return nil, fmt.Errorf("get blob %s: %w: it has %d bytes, which is no sealed blob", key, blob.ErrDamaged, len(sealed))
 	}
 	nonce := sealed[:s.aead.NonceSize()]
 	data, err := s.aead.Open(nil, nonce, sealed[len(nonce):], []byte(key))
 	if err != nil {
-		return nil, fmt.Errorf("get blob %s: it is damaged, or sealed with another key: %w", key, err)
+		return nil, fmt.Errorf("get blob %s: %w, or sealed with another key: %w", key, blob.ErrDamaged, err)
 	}
 	return data, nil
 }
