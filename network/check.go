@@ -10,16 +10,24 @@ import (
 func CheckGroups(groups []Group) error {
 	seen := make(map[string]struct{}, len(groups))
 	for _, g := range groups {
-		if g.ID == "" {
-			return errors.New("a group needs an id")
-		}
 		if _, twice := seen[g.ID]; twice {
 			return fmt.Errorf("group %s is named twice", g.ID)
 		}
 		seen[g.ID] = struct{}{}
-		if err := errors.Join(checkRules(g.Ingress), checkRules(g.Egress)); err != nil {
-			return fmt.Errorf("group %s: %w", g.ID, err)
+		if err := g.Check(); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// Check finds what is wrong with the group by itself.
+func (g Group) Check() error {
+	if g.ID == "" {
+		return errors.New("a group needs an id")
+	}
+	if err := errors.Join(checkRules(g.Ingress), checkRules(g.Egress)); err != nil {
+		return fmt.Errorf("group %s: %w", g.ID, err)
 	}
 	return nil
 }

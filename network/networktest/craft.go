@@ -1,6 +1,7 @@
 package networktest
 
 import (
+	"bytes"
 	"net"
 	"net/netip"
 
@@ -124,4 +125,55 @@ func isReset(f []byte, from netip.Addr, port uint16) bool {
 	}
 	s := header.TCP(ip.Payload())
 	return len(s) >= header.TCPMinimumSize && s.Flags().Contains(header.TCPFlagRst) && s.DestinationPort() == port
+}
+
+// IPFrame carries anything in a packet of a protocol.
+func IPFrame(dst, src net.HardwareAddr, from, to netip.Addr, protocol byte, data []byte) []byte {
+	const dataAt = header.EthernetMinimumSize + header.IPv4MinimumSize
+	f := make([]byte, dataAt+len(data))
+	putEthernet(f, dst, src, ipv4.ProtocolNumber)
+	ip := header.IPv4(f[header.EthernetMinimumSize:])
+	ip.Encode(&header.IPv4Fields{
+		TotalLength: uint16(len(ip)), TTL: 64, Protocol: protocol,
+		SrcAddr: tcpip.AddrFrom4(from.As4()), DstAddr: tcpip.AddrFrom4(to.As4()),
+	})
+	ip.SetChecksum(^ip.CalculateChecksum())
+	copy(f[dataAt:], data)
+	return f
+}
+
+// TCPFrame is a segment with these flags.
+func TCPFrame(dst, src net.HardwareAddr, from, to netip.AddrPort, flags header.TCPFlags, data []byte) []byte {
+	s := header.TCP(append(make([]byte, header.TCPMinimumSize), data...))
+	s.Encode(&header.TCPFields{SrcPort: from.Port(), DstPort: to.Port(), SeqNum: 1, DataOffset: header.TCPMinimumSize, Flags: flags, WindowSize: 65535})
+	pseudo := header.PseudoHeaderChecksum(header.TCPProtocolNumber, tcpip.AddrFrom4(from.Addr().As4()), tcpip.AddrFrom4(to.Addr().As4()), uint16(len(s)))
+	s.SetChecksum(^checksum.Checksum(s, pseudo))
+	return IPFrame(dst, src, from.Addr(), to.Addr(), uint8(header.TCPProtocolNumber), s)
+}
+
+// ICMPFrame is a message of any kind.
+func ICMPFrame(dst, src net.HardwareAddr, from, to netip.Addr, kind, code byte, id uint16, data []byte) []byte {
+	m := header.ICMPv4(append(make([]byte, header.ICMPv4MinimumSize), data...))
+	m.SetType(header.ICMPv4Type(kind))
+	m.SetCode(header.ICMPv4Code(code))
+	m.SetIdent(id)
+	m.SetChecksum(^checksum.Checksum(m, 0))
+	return IPFrame(dst, src, from, to, uint8(header.ICMPv4ProtocolNumber), m)
+}
+
+// fragment is a part of a frame's packet: of its data the bytes from and up to.
+func fragment(f []byte, id uint16, from, to int, more bool) []byte {
+	const dataAt = header.EthernetMinimumSize + header.IPv4MinimumSize
+	part := append(bytes.Clone(f[:dataAt]), f[dataAt+from:dataAt+to]...)
+	ip := header.IPv4(part[header.EthernetMinimumSize:])
+	ip.SetTotalLength(uint16(len(ip)))
+	ip.SetID(id)
+	var flags uint8
+	if more {
+		flags = header.IPv4FlagMoreFragments
+	}
+	ip.SetFlagsFragmentOffset(flags, uint16(from))
+	ip.SetChecksum(0)
+	ip.SetChecksum(^ip.CalculateChecksum())
+	return part
 }

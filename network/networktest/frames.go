@@ -44,6 +44,7 @@ func Frames(t *testing.T, d Driver) {
 		"outside UDP":           outsideUDP,
 		"host is not outside":   hostRefused,
 		"public address":        publicAddress,
+		"another address":       anotherAddress,
 		"restart of network":    restart,
 		"another machine":       anotherMachine,
 		"removed port":          removedPort,
@@ -51,6 +52,20 @@ func Frames(t *testing.T, d Driver) {
 		"hostile frames":        hostile,
 		"more than its share":   greedy,
 		"neighbour that sleeps": sleeper,
+
+		"rules of ingress":        ingressRules,
+		"rules of egress":         egressRules,
+		"rules about groups":      groupRules,
+		"rules of two networks":   twinRules,
+		"rules govern not":        alwaysThere,
+		"rules of public address": publicRules,
+		"rules of outside":        outsideRules,
+		"replies":                 repliesPass,
+		"ICMP errors":             errorsPass,
+		"fragments":               fragmentsPass,
+		"rules revoked":           revoked,
+		"other groups":            otherGroups,
+		"restart with rules":      governedRestart,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, d) })
 	}

@@ -42,6 +42,7 @@ type Guest struct {
 	Lease *dhcpv4.DHCPv4 // after Configure
 
 	t      testing.TB
+	port   network.Port
 	link   *guestLink
 	stack  *stack.Stack
 	unplug func() // ends the machine
@@ -74,7 +75,7 @@ func Plug(t testing.TB, p network.Port, at network.Attachment) *Guest {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &Guest{MAC: hw, t: t}
+	g := &Guest{MAC: hw, t: t, port: p}
 	if g.wire, err = newWire(p.Dir, at); err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package networktest
 import (
 	"bytes"
 	"errors"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -37,6 +38,50 @@ func restart(t *testing.T, d Driver) {
 	}
 	converse(t, c, 1<<20)
 	a.settle()
+}
+
+// anotherAddress of a running port: connections between guests go on, those by
+// the address that was end, and it is free.
+func anotherAddress(t *testing.T, d Driver) {
+	n := d.open(t, World{})
+	a, p := guest(t, n, "a", 1)
+	b, _ := guest(t, n, "a", 2)
+	echo(t, a.Listen(8080))
+	inside, err := b.Dial(t.Context(), netip.AddrPortFrom(a.Addr(), 8080))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inside.Close()
+	old := d.Reach(n, p.ID, 8080)
+	c, err := net.Dial("tcp4", old.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	converse(t, c, 1000)
+	for _, address := range []netip.Addr{PublicAddr("a", 9), {}, p.Public} {
+		p.Public = address
+		ensure(t, n, p)
+		converse(t, inside, 1000)
+		if address.IsValid() {
+			next, err := net.Dial("tcp4", d.Reach(n, p.ID, 8080).String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			converse(t, next, 1000)
+			next.Close()
+		}
+		if address == old.Addr() {
+			continue
+		}
+		if err := dialHost(old); !errors.Is(err, unix.ECONNREFUSED) {
+			t.Errorf("the address that was says %v", err)
+		}
+	}
+	c.SetDeadline(time.Now().Add(patience))
+	if _, err := c.Read(make([]byte, 1)); err == nil || isTimeout(err) {
+		t.Errorf("a connection by the address that was: %v", err)
+	}
 }
 
 // anotherMachine comes in the place of one that ended.

@@ -35,6 +35,9 @@ type flow struct {
 	mu    sync.Mutex // guards what follows
 	ended bool
 	parts []io.Closer
+	asked question     // by which the rules let it begin
+	open  bool         // EC2 doesn't track it
+	via   *publication // nil for one that the guest began
 }
 
 // flowSet holds the flows of a port.
@@ -66,13 +69,49 @@ func (s *flowSet) begin(kind flowKind) *flow {
 func (s *flowSet) close() {
 	s.mu.Lock()
 	s.closed = true
+	s.mu.Unlock()
+	s.endWhere(func(*flow) bool { return true })
+}
+
+// ask the rules whether the flow may begin. If they change later, recheck asks
+// again.
+func (f *flow) ask(g *guard, q question, via *publication) verdict {
+	f.mu.Lock()
+	f.asked, f.via, f.open = q, via, true
+	f.mu.Unlock()
+	return f.askAgain(g)
+}
+
+func (f *flow) askAgain(g *guard) verdict {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.open {
+		return allowed
+	}
+	v := g.judge(f.asked)
+	f.open = v == allowedOpen
+	return v
+}
+
+// through says whether the flow came in by a publication.
+func (f *flow) through(pub *publication) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.via == pub
+}
+
+// endWhere ends the flows that which accepts.
+func (s *flowSet) endWhere(which func(*flow) bool) {
+	s.mu.Lock()
 	var open []*flow
 	for f := range s.open {
 		open = append(open, f)
 	}
 	s.mu.Unlock()
 	for _, f := range open {
-		f.end()
+		if which(f) {
+			f.end()
+		}
 	}
 }
 

@@ -112,11 +112,11 @@ func (l *lan) route(p *port, f []byte, ip packet) {
 	case l.serves(dst):
 		l.serve(p, ip)
 	case l.prefix.Contains(dst):
-		if to := l.port(dst); to != nil && to != p {
+		if to := l.port(dst); to != nil && to != p && p.permits(to, ip) {
 			to.deliver(f)
 		}
 	case dst.IsMulticast() || dst == broadcastAddr:
-	default:
+	case p.permits(nil, ip):
 		l.outside(p, ip)
 	}
 }

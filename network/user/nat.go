@@ -43,6 +43,7 @@ func (l *lan) acceptTCP(r *tcp.ForwarderRequest) {
 		l.acceptService(f, p, r, to)
 		return
 	}
+	f.ask(p.guard, egress(protoTCP, to), nil)
 	defer f.end()
 	host, err := l.dial(f.ctx, "tcp4", to)
 	if err != nil {
@@ -53,6 +54,12 @@ func (l *lan) acceptTCP(r *tcp.ForwarderRequest) {
 	if guest := acceptGuest(f, r); guest != nil {
 		splice(guest, host)
 	}
+}
+
+// egress is the question that was answered when the packet passed the port's
+// guard: it is asked again when rules change.
+func egress(proto byte, to netip.AddrPort) question {
+	return question{proto: proto, peer: to.Addr().As4(), port: to.Port()}
 }
 
 // acceptGuest finishes the handshake with the guest; nil if it went away.
@@ -103,6 +110,7 @@ func (l *lan) acceptUDP(r *udp.ForwarderRequest) bool {
 		return true
 	}
 	f.hold(guest)
+	f.ask(p.guard, egress(protoUDP, to), nil)
 	go l.relay(f, guest, to)
 	return true
 }

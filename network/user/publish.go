@@ -24,21 +24,23 @@ var probeAddr = netip.AddrFrom4([4]byte{127, 255, 255, 254})
 // publication listens for a port at its public address.
 type publication struct {
 	port      *port
+	address   netip.Addr
 	endpoints []Endpoint
 	listeners []net.Listener
 	running   sync.WaitGroup
 }
 
-// publish opens the listeners, and tells in the machine's folder where they
+// publish a port at an address: opens the listeners, and tells in the machine's folder where they
 // are. A port that can't be had is left out; an address of which none can is an
 // error.
-func publish(p *port) (*publication, error) {
-	pub := &publication{port: p}
-	if !p.Public.IsValid() {
+func publish(p *port, at netip.Addr) (*publication, error) {
+	pub := &publication{port: p, address: at}
+	if !at.IsValid() {
+		removeEndpoints(p.Dir)
 		return pub, nil
 	}
 	if err := pub.open(); err != nil {
-		return nil, fmt.Errorf("publish %s at %s: %w", p.ID, p.Public, err)
+		return nil, fmt.Errorf("publish %s at %s: %w", p.ID, at, err)
 	}
 	if err := writeEndpoints(p.Dir, pub.endpoints); err != nil {
 		pub.close()
@@ -51,7 +53,7 @@ func publish(p *port) (*publication, error) {
 func (pub *publication) open() error {
 	var missing []error
 	for _, n := range pub.port.lan.user.opts.Publish {
-		at, err := listen(pub.port.Public, n)
+		at, err := listen(pub.address, n)
 		if err != nil {
 			missing = append(missing, fmt.Errorf("port %d: %w", n, err))
 			continue
@@ -131,7 +133,7 @@ func (pub *publication) accept(at net.Listener, to netip.AddrPort) {
 			continue
 		}
 		f := pub.port.begin(tcpFlow)
-		if f == nil || !pub.port.wire.attached() {
+		if f == nil || f.ask(pub.port.guard, pub.question(host, to), pub) == refused || !pub.port.wire.attached() {
 			refuse(host)
 			if f != nil {
 				f.end()
@@ -141,6 +143,15 @@ func (pub *publication) accept(at net.Listener, to netip.AddrPort) {
 		f.hold(host)
 		go pub.connect(f, host, to)
 	}
+}
+
+// question whether a client may connect to one of the guest's ports.
+func (pub *publication) question(host net.Conn, to netip.AddrPort) question {
+	q := question{ingress: true, proto: protoTCP, port: to.Port()}
+	if a, ok := host.RemoteAddr().(*net.TCPAddr); ok {
+		q.peer = a.AddrPort().Addr().Unmap().As4()
+	}
+	return q
 }
 
 // connect a client of the host's to the guest; a client is reset where the
@@ -159,9 +170,6 @@ func (pub *publication) connect(f *flow, host net.Conn, to netip.AddrPort) {
 func (pub *publication) close() {
 	for _, at := range pub.listeners {
 		at.Close()
-	}
-	if len(pub.listeners) > 0 {
-		removeEndpoints(pub.port.Dir)
 	}
 	pub.running.Wait()
 }

@@ -18,11 +18,14 @@ import (
 type User struct {
 	opts Options
 	web  *web
+	law  *law // the groups' rules
 
 	mu     sync.Mutex // guards what follows; held while ports are made and removed, never by frames
 	closed bool
 	lans   map[string]*lan  // by Port.Network; each has a port
 	ports  map[string]*port // by Port.ID
+
+	governed map[string]map[*port]struct{} // by the group's id
 }
 
 var _ network.Network = (*User)(nil)
@@ -36,7 +39,10 @@ func New(opts Options) (*User, error) {
 	if opts.MTU < minMTU || opts.MTU > MaxMTU {
 		return nil, fmt.Errorf("MTU %d: want %d to %d bytes", opts.MTU, minMTU, MaxMTU)
 	}
-	return &User{opts: opts, web: newWeb(opts.Metadata), lans: map[string]*lan{}, ports: map[string]*port{}}, nil
+	return &User{
+		opts: opts, web: newWeb(opts.Metadata), law: newLaw(),
+		lans: map[string]*lan{}, ports: map[string]*port{}, governed: map[string]map[*port]struct{}{},
+	}, nil
 }
 
 // Ensure implements network.Network.
@@ -44,20 +50,48 @@ func (u *User) Ensure(_ context.Context, want network.Port) (network.Attachment,
 	at := network.Attachment{Machine: machineSocket, Switch: switchSocket, MTU: u.opts.MTU}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if have := u.ports[want.ID]; have != nil && have.Equal(want) {
+	have := u.ports[want.ID]
+	if have != nil && have.Equal(want) {
 		return at, nil
 	}
 	m, err := u.check(want)
-	if err == nil {
-		err = u.removeLocked(want.ID) // of another shape
-	}
-	if err == nil {
-		err = u.open(want, m)
+	switch {
+	case err != nil:
+	case have != nil && have.sameLink(want):
+		err = u.adjust(have, want)
+	default:
+		err = u.replace(want, m)
 	}
 	if err != nil {
 		return network.Attachment{}, fmt.Errorf("ensure the port of %q: %w", want.ID, err)
 	}
 	return at, nil
+}
+
+// sameLink says whether a wish leaves the guest's cable as it is.
+func (p *port) sameLink(want network.Port) bool {
+	want.Public, want.Groups = p.Public, p.Groups
+	return p.Equal(want)
+}
+
+// adjust a running port. The caller holds mu.
+func (u *User) adjust(p *port, want network.Port) error {
+	if want.Public != p.Public {
+		if err := p.republish(want.Public); err != nil {
+			return err
+		}
+	}
+	u.govern(p, want.Groups)
+	p.recheck()
+	return nil
+}
+
+// replace a port of another shape, if there is one. The caller holds mu.
+func (u *User) replace(want network.Port, m mac) error {
+	if err := u.removeLocked(want.ID); err != nil {
+		return err
+	}
+	return u.open(want, m)
 }
 
 // open a port that was checked. The caller holds mu.
@@ -77,6 +111,7 @@ func (u *User) open(want network.Port, m mac) error {
 		return err
 	}
 	u.lans[want.Network], u.ports[want.ID] = l, p
+	u.govern(p, want.Groups)
 	l.add(p)
 	p.start()
 	return nil
@@ -160,6 +195,7 @@ func (u *User) removeLocked(id string) error {
 	}
 	delete(u.ports, id)
 	last := p.lan.remove(p)
+	u.govern(p, nil)
 	err := p.close()
 	if last {
 		delete(u.lans, p.Network)
