@@ -18,8 +18,8 @@ type Volume struct {
 
 	SizeGiB    int         `json:"size_gib"`
 	Type       string      `json:"type"`                 // gp2, gp3, io1, io2, standard, st1, sc1
-	IOPS       int         `json:"iops,omitempty"`       // per second; 0: not limited
-	Throughput int         `json:"throughput,omitempty"` // MiB/s; 0: not limited
+	IOPS       int         `json:"iops,omitempty"`       // per second; 0: as the type has it (Figures.Limits)
+	Throughput int         `json:"throughput,omitempty"` // MiB/s; 0: as the type has it
 	Attachment *Attachment `json:"attachment,omitempty"`
 	Deleted    time.Time   `json:"deleted,omitzero"`
 

@@ -280,18 +280,10 @@ func (c *call) volumeReply(v *cloud.Volume) volumeReply {
 	return r
 }
 
-// Figures of gp2, as EC2 has them.
-const (
-	gp2IOPSPerGiB = 3
-	gp2MinIOPS    = 100
-	gp2MaxIOPS    = 16000
-)
-
-// shownIOPS of a volume; a gp2 volume, which isn't limited here, shows what EC2
-// promises for its size at least.
+// shownIOPS of a volume; those of a gp2 volume follow from its size.
 func shownIOPS(f cloud.Figures) int {
 	if f.Type == "gp2" {
-		return min(max(f.SizeGiB*gp2IOPSPerGiB, gp2MinIOPS), gp2MaxIOPS)
+		return cloud.GP2IOPS(f.SizeGiB)
 	}
 	return f.IOPS
 }

@@ -3,9 +3,16 @@ package hypervisor
 import "context"
 
 // Limits bound what a guest may ask of a disk; zero is no limit.
+// What a disk leaves of a limit it saves up, until that is BurstSeconds of the
+// burst; it begins with as much, and uses it at the burst's rate.
 type Limits struct {
 	IOPS           int   // operations a second
 	BytesPerSecond int64 // read and written
+
+	BurstIOPS           int // at least as much as the limit, or zero: no burst
+	BurstBytesPerSecond int64
+	BurstSeconds        int
+	OperationBytes      int64 // of a larger operation each such piece counts as one of IOPS; zero: it is one
 }
 
 // Copy is the wish to store a disk as it is at one instant.

@@ -55,8 +55,14 @@ func volumeID(name string) (cloud.VolumeID, bool) {
 // bytesOf a volume's size.
 func bytesOf(w cloud.Volume) int64 { return int64(w.SizeGiB) << 30 }
 
+// limitsOf a volume, as its type has them.
 func limitsOf(w cloud.Volume) hypervisor.Limits {
-	return hypervisor.Limits{IOPS: w.IOPS, BytesPerSecond: int64(w.Throughput) << 20}
+	l := w.Figures().Limits()
+	return hypervisor.Limits{
+		IOPS: l.IOPS, BurstIOPS: l.BurstIOPS,
+		BytesPerSecond: int64(l.MiBs) << 20, BurstBytesPerSecond: int64(l.BurstMiBs) << 20,
+		BurstSeconds: l.BurstSeconds, OperationBytes: int64(l.IOKiB) << 10,
+	}
 }
 
 // diskOf is the wish for a volume's disk.

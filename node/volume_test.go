@@ -160,7 +160,7 @@ func TestAttachToARunningMachine(t *testing.T) {
 	r.step()
 	r.wantVolume("attached", link.Volume{Volume: w.ID, Phase: cloud.VolumeReady, SizeGiB: 1, Filled: 100, Attached: first})
 	r.wantDisks("attached", "i-00000001:root,vol00000001")
-	if got := r.world.Machines()[0].Disks[1].Limits; got != (hypervisor.Limits{IOPS: 3000, BytesPerSecond: 125 << 20}) {
+	if got := r.world.Machines()[0].Disks[1].Limits; got != (hypervisor.Limits{IOPS: 3000, BytesPerSecond: 125 << 20, OperationBytes: 256 << 10}) {
 		t.Errorf("limits %+v", got)
 	}
 	w.SizeGiB, w.IOPS = 2, 4000
@@ -424,5 +424,20 @@ func TestEncryptedVolume(t *testing.T) {
 	r.lasts()
 	if again := r.world.Machines()[0].Disks[1].Attachment.Key; string(again) != string(one) {
 		t.Errorf("the next program has the key %x, not %x", again, one)
+	}
+}
+
+// TestLimitsOf: the node hands on all that the type says.
+func TestLimitsOf(t *testing.T) {
+	for _, test := range []struct {
+		volume cloud.Volume
+		want   hypervisor.Limits
+	}{
+		{cloud.Volume{SizeGiB: 100, Type: "gp2"}, hypervisor.Limits{IOPS: 300, BurstIOPS: 3000, BurstSeconds: 1800, BytesPerSecond: 128 << 20, OperationBytes: 256 << 10}},
+		{cloud.Volume{SizeGiB: 1024, Type: "st1"}, hypervisor.Limits{IOPS: 500, BytesPerSecond: 40 << 20, BurstBytesPerSecond: 250 << 20, BurstSeconds: 4194, OperationBytes: 1 << 20}},
+	} {
+		if got := limitsOf(test.volume); got != test.want {
+			t.Errorf("%s of %d GiB: %+v, want %+v", test.volume.Type, test.volume.SizeGiB, got, test.want)
+		}
 	}
 }

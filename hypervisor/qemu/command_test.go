@@ -48,7 +48,9 @@ func severalDisks() hypervisor.Machine {
 		m.Disks = append(m.Disks, hypervisor.Disk{
 			Serial:     fmt.Sprintf("vol-%d", i),
 			Attachment: block.Attachment{Format: "raw", Path: "/data/disks/" + name},
-			Limits:     hypervisor.Limits{IOPS: 100 * i, BytesPerSecond: 128 << 20},
+			Limits: hypervisor.Limits{
+				IOPS: 100 * i, BurstIOPS: 3000 * i, BurstSeconds: 1800 * i, BytesPerSecond: 128 << 20, OperationBytes: 256 << 10,
+			},
 		})
 	}
 	m.Disks = append(m.Disks, hypervisor.Disk{
@@ -142,6 +144,10 @@ func TestCheck(t *testing.T) {
 			m.Disks[0].Attachment.Format, m.Disks[0].Attachment.Key = "raw", make([]byte, 32)
 		}, "qcow2"},
 		{"a negative limit", func(m *hypervisor.Machine) { m.Disks[0].Limits.IOPS = -1 }, "below zero"},
+		{"a burst below the limit", func(m *hypervisor.Machine) {
+			m.Disks[0].Limits = hypervisor.Limits{IOPS: 2, BurstIOPS: 1, BurstSeconds: 1}
+		}, "at least the limit"},
+		{"a burst of no length", func(m *hypervisor.Machine) { m.Disks[0].Limits = hypervisor.Limits{IOPS: 1, BurstIOPS: 2} }, "its seconds"},
 		{"too many disks", func(m *hypervisor.Machine) {
 			for i := range 32 {
 				d := m.Disks[0]

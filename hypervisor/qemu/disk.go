@@ -60,8 +60,22 @@ func checkDisk(d hypervisor.Disk) error {
 		return fmt.Errorf("disk %q: want an absolute path", a.Path)
 	case a.Format == "raw" && (len(a.Key) > 0 || a.Source.Socket != ""):
 		return fmt.Errorf("disk %s is raw, and has a key or a source: want qcow2", a.Path)
-	case d.Limits.IOPS < 0 || d.Limits.BytesPerSecond < 0:
-		return fmt.Errorf("disk %s with limits %+v: want none below zero", a.Path, d.Limits)
+	}
+	if err := checkLimits(d.Limits); err != nil {
+		return fmt.Errorf("disk %s: %w", a.Path, err)
+	}
+	return nil
+}
+
+// checkLimits refuses what QEMU would, with words that say which.
+func checkLimits(l hypervisor.Limits) error {
+	switch {
+	case min(l.IOPS, l.BurstIOPS, l.BurstSeconds) < 0 || min(l.BytesPerSecond, l.BurstBytesPerSecond, l.OperationBytes) < 0:
+		return fmt.Errorf("limits %+v: want none below zero", l)
+	case l.BurstIOPS > 0 && (l.IOPS == 0 || l.BurstIOPS < l.IOPS), l.BurstBytesPerSecond > 0 && (l.BytesPerSecond == 0 || l.BurstBytesPerSecond < l.BytesPerSecond):
+		return fmt.Errorf("limits %+v: want a burst of at least the limit", l)
+	case (l.BurstIOPS > 0 || l.BurstBytesPerSecond > 0) != (l.BurstSeconds > 0):
+		return fmt.Errorf("limits %+v: want a burst and its seconds, or neither", l)
 	}
 	return nil
 }
@@ -142,8 +156,29 @@ func limiter(d hypervisor.Disk) arguments {
 	return arguments{"qom-type": "throttle-group", "id": limitPrefix + d.Serial, "limits": limits(d.Limits)}
 }
 
+// limits as QEMU has them. Its bucket holds max times max-length, leaks as fast as
+// the limit, and is filled by what the guest does, at most as fast as max: EC2's
+// bucket of credits, seen from the other side. Each is always named: what isn't
+// stays as it was.
 func limits(l hypervisor.Limits) arguments {
-	return arguments{"iops-total": l.IOPS, "bps-total": l.BytesPerSecond}
+	operations, operationsFor := burst(int64(l.BurstIOPS), l.BurstSeconds)
+	bytes, bytesFor := burst(l.BurstBytesPerSecond, l.BurstSeconds)
+	size := l.OperationBytes
+	if l.IOPS == 0 {
+		size = 0 // QEMU refuses it where operations aren't counted
+	}
+	return arguments{
+		"iops-total": l.IOPS, "iops-total-max": operations, "iops-total-max-length": operationsFor, "iops-size": size,
+		"bps-total": l.BytesPerSecond, "bps-total-max": bytes, "bps-total-max-length": bytesFor,
+	}
+}
+
+// burst and how long it may last; QEMU has no length of none.
+func burst(most int64, seconds int) (int64, int) {
+	if most == 0 {
+		return 0, 1
+	}
+	return most, seconds
 }
 
 // secret describes the object that has a disk's key, from a file that QEMU
