@@ -19,7 +19,7 @@ var doors = map[string]string{
 	"cmd/mallee": "blob blob/dir blob/sealed block/file bundle cloud controller durable ebs ec2 euca front hypervisor/qemu iam image metadata network/user node peer snapshot state task walrus",
 
 	"front":      "ebs ec2 iam walrus wire wire/sigv4",
-	"ec2":        "bundle cloud iam link peer state wire",
+	"ec2":        "bundle cloud iam link peer policy state wire",
 	"iam":        "cloud durable policy state wire",
 	"ebs":        "cloud iam snapshot state wire",
 	"walrus":     "durable",

@@ -299,7 +299,7 @@ func TestFailuresOfTheState(t *testing.T) {
 		{&iam.DeniedError{Action: "ec2:X"}, "UnauthorizedOperation", false},
 	} {
 		err := fmt.Errorf("while doing something: %w", test.err)
-		told := wireError(err)
+		told := newCloud(t).wireError(err)
 		if code := wire.AsError(told).Code; code != test.code || ours(err, told) != test.logged {
 			t.Errorf("%v is told as %s, logged: %v", err, code, ours(err, told))
 		}

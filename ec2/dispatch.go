@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"mallee/cloud"
 	"mallee/iam"
+	"mallee/policy"
 	"mallee/state"
 	"mallee/wire"
 )
@@ -157,11 +159,38 @@ func (c *call) account() cloud.AccountID { return c.principal.Account }
 // those ARNs.
 func (c *call) may(arns ...string) error {
 	for _, arn := range arns {
-		if err := c.IAM.Authorize(c.principal, "ec2:"+c.action.name, arn); err != nil {
+		if err := c.IAM.Authorize(c.principal, "ec2:"+c.action.name, arn, c.known(arn)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// known is what policies may ask about the request and the resource: the tags
+// that it asks for, and those that the caller's account has on the resource as it
+// was before.
+func (c *call) known(arn string) policy.Context {
+	out := policy.Context{}
+	out.Set("ec2:Region", c.Region)
+	if t := c.form.Get("InstanceType"); t != "" {
+		out.Set("ec2:InstanceType", t)
+	}
+	for _, s := range c.tags {
+		for _, t := range s.Tag {
+			out.Set("aws:RequestTag/"+t.Key, t.Value)
+			out.Add("aws:TagKeys", t.Key)
+		}
+	}
+	_, id, _ := strings.Cut(arn, "/")
+	set, _, ok := state.TagSets.Get(c.Store.View(), id)
+	if !ok || set.Account != c.account() {
+		return out
+	}
+	for key, value := range set.Tags {
+		out.Set("aws:ResourceTag/"+key, value)
+		out.Set("ec2:ResourceTag/"+key, value)
+	}
+	return out
 }
 
 // arn names a resource of an account.

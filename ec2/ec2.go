@@ -148,7 +148,7 @@ func (s *EC2) Handle(w http.ResponseWriter, r *http.Request, form wire.Form, p i
 	if err == nil {
 		return
 	}
-	told := wireError(err)
+	told := s.wireError(err)
 	if r.Context().Err() == nil && ours(err, told) {
 		s.Log.Error("request failed", "request", requestID, "action", wire.Shorten(form.Get("Action")), "principal", p.ARN(), "err", err)
 	}
@@ -185,15 +185,18 @@ func (s *EC2) serve(ctx context.Context, form wire.Form, p iam.Principal, reques
 
 // wireError translates the errors of other rooms that a client can do
 // something about.
-func wireError(err error) error {
+func (s *EC2) wireError(err error) error {
 	var denied *iam.DeniedError
+	var over *iam.QuotaError
 	var rule *cloud.RuleError
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, &denied):
-		return wire.Errorf("UnauthorizedOperation", "You are not authorized to perform this operation. User: %s is not authorized to perform: %s on resource: %s",
-			denied.Principal.ARN(), denied.Action, denied.Resource)
+		return wire.Errorf("UnauthorizedOperation", "You are not authorized to perform this operation. User: %s is not authorized to perform: %s on resource: %s. Encoded authorization failure message: %s",
+			denied.Principal.ARN(), denied.Action, denied.Resource, s.IAM.EncodeDenial(denied))
+	case errors.As(err, &over):
+		return wire.Errorf("ResourceLimitExceeded", "A policy of the account limits this: %v", over)
 	case errors.As(err, &rule):
 		return wire.Errorf(ruleCodes[rule.Rule], "%s", rule.Message)
 	case errors.Is(err, state.ErrConflict):

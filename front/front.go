@@ -12,13 +12,16 @@
 //	                                          query POST to /, ec2's refusal
 //
 // EC2, EBS, IAM and STS are authenticated here, before anything of the request is
-// believed. Walrus authenticates its own, whose bodies are streams.
+// believed; but AssumeRoleWithWebIdentity, which goes to STS by its name, brings
+// another issuer's token instead of a signature. Walrus authenticates its own, whose bodies are streams.
 //
 // Every reply carries a request id, which the log has too.
 package front
 
 import (
+	"bytes"
 	"crypto/rand"
+	"crypto/subtle"
 	"fmt"
 	"io"
 	"log/slog"
@@ -107,6 +110,15 @@ func (f *Front) health(w http.ResponseWriter) {
 // query serves the services of the query protocol.
 func (f *Front) query(w http.ResponseWriter, r *http.Request, service string) {
 	id := newRequestID()
+	open, err := f.unsigned(r)
+	if open != nil {
+		f.IAM.Handle(w, r, iam.ServiceSTS, open, iam.Principal{Around: iam.AroundOf(r)}, id)
+		return
+	}
+	if err != nil {
+		f.refuse(w, service, id, err)
+		return
+	}
 	form, who, err := f.authenticate(r, service)
 	if err != nil {
 		f.refuse(w, service, id, err)
@@ -116,7 +128,7 @@ func (f *Front) query(w http.ResponseWriter, r *http.Request, service string) {
 	case serviceEC2:
 		f.EC2.Handle(w, r, form, who, id)
 	case iam.ServiceIAM, iam.ServiceSTS:
-		f.IAM.Handle(w, service, form, who, id)
+		f.IAM.Handle(w, r, service, form, who, id)
 	}
 }
 
@@ -148,6 +160,25 @@ func (f *Front) authenticate(r *http.Request, service string) (wire.Form, iam.Pr
 	return form, who, err
 }
 
+// unsigned takes the form of a request that needs no signature, because it proves
+// who asks by other means, such as another issuer's token; nil of others, whose
+// body it puts back.
+func (f *Front) unsigned(r *http.Request) (wire.Form, error) {
+	if r.Header.Get("Authorization") != "" || r.Method != http.MethodPost {
+		return nil, nil
+	}
+	body, err := wire.ReadBody(r, wire.DefaultLimit)
+	if err != nil {
+		return nil, err
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	form, err := wire.Parse(r, body)
+	if err != nil || !iam.Unsigned(iam.ServiceSTS, form.Get("Action")) {
+		return nil, nil // proving says what is wrong with it
+	}
+	return form, nil
+}
+
 // prove who sent the request, whose body has at most limit bytes.
 func (f *Front) prove(r *http.Request, service string, limit int64, unsigned bool) ([]byte, iam.Principal, error) {
 	var who iam.Principal
@@ -156,15 +187,16 @@ func (f *Front) prove(r *http.Request, service string, limit int64, unsigned boo
 		return nil, who, err
 	}
 	lookup := func(accessKey, token string) (secret string, ok bool) {
-		if token != "" {
-			return "", false // there are no sessions yet
-		}
-		who, secret, ok = f.IAM.Principal(accessKey)
-		return secret, ok
+		var own string
+		who, secret, own, ok = f.IAM.Holder(accessKey)
+		return secret, subtle.ConstantTimeCompare([]byte(token), []byte(own)) == 1 && ok
 	}
-	if _, err := sigv4.Verify(r, body, lookup, f.Now(), sigv4.Options{Services: []string{service}, UnsignedPayload: unsigned}); err != nil {
+	proof, err := sigv4.Verify(r, body, lookup, f.Now(), sigv4.Options{Services: []string{service}, UnsignedPayload: unsigned})
+	if err != nil {
 		return nil, iam.Principal{}, err
 	}
+	who.Around = iam.AroundOf(r)
+	f.IAM.Used(who, service, proof.Region)
 	return body, who, nil
 }
 

@@ -3,8 +3,6 @@ package iam
 import (
 	"context"
 	"crypto/sha1"
-	"encoding/base32"
-	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -30,7 +28,11 @@ func (s *IAM) bootstrap(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	key, err := s.newAccessKey(id, AdminUser)
+	key, _, err := s.newAccessKey(id, AdminUser)
+	if err != nil {
+		return err
+	}
+	userID, err := s.newID(users.prefix)
 	if err != nil {
 		return err
 	}
@@ -42,7 +44,7 @@ func (s *IAM) bootstrap(ctx context.Context) error {
 			return err
 		}
 		state.Accounts.Put(tx, cloud.Account{ID: id, Alias: cloud.SystemAccount, CreatedAt: s.Now()})
-		state.Users.Put(tx, cloud.User{ID: "AID" + key.ID[3:], Account: id, Name: AdminUser, Path: "/", CreatedAt: s.Now()})
+		state.Users.Put(tx, cloud.User{Entity: cloud.Entity{ID: userID, Account: id, Name: AdminUser, Path: "/", CreatedAt: s.Now()}})
 		state.AccessKeys.Put(tx, key)
 		state.Certificates.Put(tx, cloud.SigningCertificate{
 			ID: certificateID(pair), Account: id, User: AdminUser,
@@ -75,8 +77,12 @@ func (s *IAM) SystemAdmin() (Credentials, error) {
 	id := cloud.AccountID(state.Owner(view, guardAlias, cloud.SystemAccount))
 	for k := range state.AccessKeysByAccount.By(view, id) {
 		if k.User == AdminUser && k.Active {
+			secret, err := s.vault.open(k.Sealed, k.ID)
+			if err != nil {
+				return Credentials{}, err
+			}
 			return Credentials{
-				Account: id, AccessKey: k.ID, Secret: k.Secret,
+				Account: id, AccessKey: k.ID, Secret: secret,
 				CertPath:  filepath.Join(s.Dir, AdminUser+"-cert.pem"),
 				KeyPath:   filepath.Join(s.Dir, AdminUser+"-pk.pem"),
 				CloudPath: s.cloud.certPath,
@@ -97,21 +103,6 @@ func (s *IAM) newAccountID() (cloud.AccountID, error) {
 	n := new(big.Int).SetBytes(raw[:])
 	n.Mod(n, big.NewInt(span))
 	return cloud.AccountID(fmt.Sprint(n.Int64() + low)), nil
-}
-
-// newAccessKey draws a key in AWS's form: AKI and 17 characters, and a secret
-// of 30 random bytes in 40 characters.
-func (s *IAM) newAccessKey(account cloud.AccountID, user string) (cloud.AccessKey, error) {
-	var raw [11 + 30]byte
-	if _, err := io.ReadFull(s.Rand, raw[:]); err != nil {
-		return cloud.AccessKey{}, fmt.Errorf("draw an access key: %w", err)
-	}
-	id := base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(raw[:11])
-	// Without + and /, which people lose when they copy a secret into a URL.
-	secret := strings.NewReplacer("+", "A", "/", "B").Replace(base64.StdEncoding.EncodeToString(raw[11:]))
-	return cloud.AccessKey{
-		ID: "AKI" + id[:17], Secret: secret, Account: account, User: user, Active: true, CreatedAt: s.Now(),
-	}, nil
 }
 
 func certificateID(p keyPair) string {

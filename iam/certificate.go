@@ -97,6 +97,16 @@ func makeKey(path string, random io.Reader) (*rsa.PrivateKey, error) {
 }
 
 func makeCertificate(path string, key *rsa.PrivateKey, subject string, random io.Reader, now time.Time) ([]byte, error) {
+	der, err := selfSigned(key, subject, random, now)
+	if err != nil {
+		return nil, err
+	}
+	data := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	return data, durable.WriteFile(path, data)
+}
+
+// selfSigned makes a certificate of a key for its subject.
+func selfSigned(key *rsa.PrivateKey, subject string, random io.Reader, now time.Time) ([]byte, error) {
 	serial := make([]byte, 16)
 	if _, err := io.ReadFull(random, serial); err != nil {
 		return nil, err
@@ -109,10 +119,5 @@ func makeCertificate(path string, key *rsa.PrivateKey, subject string, random io
 		NotAfter:     now.AddDate(certificateYears, 0, 0),
 		KeyUsage:     x509.KeyUsageKeyEncipherment | x509.KeyUsageDigitalSignature,
 	}
-	der, err := x509.CreateCertificate(random, template, template, &key.PublicKey, key)
-	if err != nil {
-		return nil, err
-	}
-	data := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	return data, durable.WriteFile(path, data)
+	return x509.CreateCertificate(random, template, template, &key.PublicKey, key)
 }

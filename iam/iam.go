@@ -4,7 +4,12 @@
 //
 //	account    owns resources; 12 digits and an alias
 //	user       a person or program of an account; the one named admin has every right in it
+//	group      users who share policies
+//	role       rights that others take on for a while; its trust policy says who
+//	policy     says what may be done (package policy); inline, managed, or an account's
+//	boundary   a managed policy that a user's or role's rights stay within
 //	access key what a user signs requests with: an id that is public, a secret that is not
+//	session    an access key that expires, and the token that goes with it
 //	signing certificate  what a user's bundles are verified with
 //	cloud certificate    what bundles are encrypted for; its private key never leaves the cloud
 //	principal  who a request turned out to come from
@@ -16,6 +21,27 @@
 // certificate in one transaction; the cloud's own key pair lies in a folder
 // beside the state, as files that only their owner can read. A crash anywhere
 // in it is mended by the next start: files first, then the transaction.
+//
+// # The way of a request
+//
+//	Handle ─▶ table (actions.go) ─▶ decode ─▶ may the principal? ─▶ handler ─▶ reply
+//	                                               │
+//	ec2, ebs, Walrus ──────── Authorize ───────────┘
+//	    the policies of user, groups, role, boundary, session and account, as the
+//	    state has them now, decided by package policy; nothing is remembered, so
+//	    that a key, a policy or a user that is taken away stops at once
+//
+// # Secrets
+//
+// The state has secrets encrypted (AES-256-GCM) with a key in the folder of keys.
+// Passwords are there as PBKDF2. Session tokens are nowhere: they are made from
+// the session's id with that key.
+//
+// # Quotas
+//
+// A statement of effect Limit, in a policy of the account, bounds how many
+// users, roles and so on there may be; it is held in the transaction that would
+// exceed it, which therefore comes to nothing.
 //
 // # What can go wrong
 //
@@ -34,6 +60,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -48,78 +75,24 @@ const AdminUser = "admin"
 // cloudKeys is the name of the cloud's own pair of files.
 const cloudKeys = "cloud"
 
-// Options of IAM. All are required.
+// Options of IAM. All are required but Issuers.
 type Options struct {
-	Store *state.Store
-	Dir   string // where the cloud's keys lie; made 0700
-	Now   func() time.Time
-	Rand  io.Reader // unpredictable
-	Log   *slog.Logger
+	Store   *state.Store
+	Dir     string // where the cloud's keys lie; made 0700
+	Now     func() time.Time
+	Rand    io.Reader // unpredictable
+	Log     *slog.Logger
+	Issuers *http.Client // asks OpenID Connect issuers for their keys, at addresses that users name: where it may go is its affair; none are asked by default
 }
 
-// IAM answers from the state; it keeps nothing of its own but the cloud's keys.
+// IAM answers from the state; it keeps nothing of its own but the cloud's keys,
+// and policies compiled.
 type IAM struct {
 	Options
+	compiler
+	ctx   context.Context // of what no request waits for
 	cloud keyPair
-}
-
-// Principal is who a request came from.
-type Principal struct {
-	Account   cloud.AccountID
-	User      string // name
-	UserID    string
-	AccessKey string
-	System    bool // of the system account: may act for the whole cloud
-}
-
-// ARN names the principal: arn:aws:iam::123456789012:user/admin.
-func (p Principal) ARN() string {
-	return fmt.Sprintf("arn:aws:iam::%s:user/%s", p.Account, p.User)
-}
-
-// ErrDenied tells that a principal may not do what it asked.
-var ErrDenied = errors.New("not allowed")
-
-// DeniedError names what was not allowed.
-type DeniedError struct {
-	Principal        Principal
-	Action, Resource string
-}
-
-func (e *DeniedError) Error() string {
-	return fmt.Sprintf("%s is not authorized to perform %s on %s", e.Principal.ARN(), e.Action, e.Resource)
-}
-
-func (e *DeniedError) Unwrap() error { return ErrDenied }
-
-// Authorize says whether the principal may do action (ec2:RunInstances) on the
-// resource of that ARN: nil, or a *DeniedError. An account's admin may do
-// everything on the account's own; that a resource is another's is for the
-// caller to hide, who doesn't find it. Users beside admin have no policies yet
-// and so no rights.
-func (s *IAM) Authorize(p Principal, action, resource string) error {
-	if p.User == AdminUser {
-		return nil
-	}
-	return &DeniedError{p, action, resource}
-}
-
-// Principal finds who an active access key belongs to, and the secret that its
-// signatures are made with.
-func (s *IAM) Principal(accessKey string) (p Principal, secret string, ok bool) {
-	view := s.Store.View()
-	key, _, found := state.AccessKeys.Get(view, accessKey)
-	if !found || !key.Active {
-		return Principal{}, "", false
-	}
-	account, _, found := state.Accounts.Get(view, key.Account)
-	if !found {
-		return Principal{}, "", false
-	}
-	return Principal{
-		Account: key.Account, User: key.User, UserID: userID(view, key.Account, key.User),
-		AccessKey: key.ID, System: account.Alias == cloud.SystemAccount,
-	}, key.Secret, true
+	vault *vault
 }
 
 // SigningCertificates are the active ones of an account's users.
@@ -148,21 +121,11 @@ func (s *IAM) CloudCertificate() *x509.Certificate { return s.cloud.cert }
 // CloudKey decrypts them.
 func (s *IAM) CloudKey() *rsa.PrivateKey { return s.cloud.key }
 
-// userID finds an account's user by name; "" where there is none.
-func userID(r state.Reader, account cloud.AccountID, name string) string {
-	for u := range state.UsersByAccount.By(r, account) {
-		if u.Name == name {
-			return u.ID
-		}
-	}
-	return ""
-}
-
 // Open reads the cloud's keys, or makes them, and makes the system account
 // where there is none. A cloud that has accounts and has lost its key is not
 // given another, with which it could read none of its bundles.
 func Open(ctx context.Context, o Options) (*IAM, error) {
-	s := &IAM{Options: o}
+	s := &IAM{Options: o, ctx: context.WithoutCancel(ctx)}
 	path := filepath.Join(o.Dir, cloudKeys+"-pk.pem")
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) && s.bootstrapped() {
 		return nil, fmt.Errorf("the cloud's private key %s is gone: put it back from a backup; no image can be read without it", path)
@@ -171,8 +134,14 @@ func Open(ctx context.Context, o Options) (*IAM, error) {
 	if s.cloud, err = ensureKeyPair(o.Dir, cloudKeys, "Mallee cloud", o.Rand, o.Now()); err != nil {
 		return nil, fmt.Errorf("the cloud's certificate: %w", err)
 	}
+	if s.vault, err = openVault(o.Dir, o.Rand, s.sealed()); err != nil {
+		return nil, err
+	}
 	if err := s.bootstrap(ctx); err != nil {
 		return nil, fmt.Errorf("make the system account: %w", err)
+	}
+	if err := s.sealAll(ctx); err != nil {
+		return nil, fmt.Errorf("encrypt the users' secrets: %w", err)
 	}
 	return s, nil
 }

@@ -58,12 +58,12 @@ func keyed(t *testing.T) (*state.Memory, string, Credentials) {
 func TestFirstStartAndSecond(t *testing.T) {
 	m, dir, first := keyed(t)
 	if !regexp.MustCompile(`^[1-9][0-9]{11}$`).MatchString(string(first.Account)) ||
-		!regexp.MustCompile(`^AKI[A-Z2-7]{17}$`).MatchString(first.AccessKey) ||
+		!regexp.MustCompile(`^AKIA[A-Z2-7]{16}$`).MatchString(first.AccessKey) ||
 		!regexp.MustCompile(`^[A-Za-z0-9]{40}$`).MatchString(first.Secret) {
 		t.Errorf("credentials %+v", first)
 	}
 	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) != 4 {
+	if err != nil || len(entries) != 5 {
 		t.Fatalf("keys %v, %v", entries, err)
 	}
 	for _, e := range entries {
@@ -145,6 +145,8 @@ func TestDamagedKeys(t *testing.T) {
 		{"another thing", "cloud-pk.pem", "cloud-pk.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("x")})},
 		{"another's certificate", "cloud-cert.pem", "is not the certificate of", swap},
 		{"gone", "cloud-pk.pem", "put it back from a backup", nil},
+		{"gone too", "secrets.key", "put it back from a backup", nil},
+		{"short", "secrets.key", "has 1 bytes", []byte("x")},
 	} {
 		path := filepath.Join(dir, c.file)
 		was, err := os.ReadFile(path)
@@ -174,7 +176,7 @@ func TestPrincipal(t *testing.T) {
 	s, _ := open(t, options(t, m, dir))
 	err := s.Store.Update(t.Context(), func(tx *state.Tx) error {
 		state.Accounts.Put(tx, cloud.Account{ID: "222222222222", Alias: "tenant"})
-		for _, k := range []cloud.AccessKey{
+		for _, k := range []cloud.AccessKey{ // as an older mallee kept them
 			{ID: "AKIACTIVE", Secret: "s", Account: "222222222222", User: "admin", Active: true},
 			{ID: "AKIINACTIVE", Secret: "s", Account: "222222222222", User: "admin"},
 			{ID: "AKIORPHAN", Secret: "s", Account: "333333333333", User: "admin", Active: true},
@@ -186,6 +188,15 @@ func TestPrincipal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, _, ok := s.Principal("AKIACTIVE"); ok {
+		t.Error("a secret that isn't encrypted counts")
+	}
+	s, _ = open(t, options(t, m, dir))
+	for k := range state.AccessKeys.All(s.Store.View()) {
+		if k.Secret != "" || len(k.Sealed) == 0 {
+			t.Errorf("the start left the secret of %s as it was", k.ID)
+		}
+	}
 	for key, want := range map[string]struct{ known, system bool }{
 		admin.AccessKey: {true, true}, "AKIACTIVE": {true, false}, "AKIINACTIVE": {}, "AKIORPHAN": {}, "AKINOBODY": {}, "": {},
 	} {
@@ -194,7 +205,7 @@ func TestPrincipal(t *testing.T) {
 			t.Errorf("%q: %+v, secret %t, known %t", key, p, secret != "", ok)
 		}
 	}
-	if p, _, _ := s.Principal(admin.AccessKey); p.ARN() != "arn:aws:iam::"+string(admin.Account)+":user/admin" || !strings.HasPrefix(p.UserID, "AID") {
+	if p, _, _ := s.Principal(admin.AccessKey); p.ARN() != "arn:aws:iam::"+string(admin.Account)+":user/admin" || !strings.HasPrefix(p.UserID, "AIDA") {
 		t.Errorf("%+v, %s", p, p.ARN())
 	}
 	if err := s.Authorize(Principal{User: "bob"}, "ec2:RunInstances", "*"); !errors.Is(err, ErrDenied) {
@@ -268,11 +279,11 @@ func TestHandle(t *testing.T) {
 		status  int
 		want    []string
 	}{
-		{p, ServiceSTS, wire.Form{"Action": "GetCallerIdentity"}, 200, []string{"<Arn>arn:aws:iam::" + account + ":user/admin</Arn>", "<UserId>AID", "<Account>" + account, "<RequestId>req-1</RequestId>", wire.STSNamespace}},
+		{p, ServiceSTS, wire.Form{"Action": "GetCallerIdentity"}, 200, []string{"<Arn>arn:aws:iam::" + account + ":user/admin</Arn>", "<UserId>AIDA", "<Account>" + account, "<RequestId>req-1</RequestId>", wire.STSNamespace}},
 		{bob, ServiceSTS, wire.Form{"Action": "GetCallerIdentity"}, 200, []string{"user/bob"}},
 		{p, ServiceSTS, wire.Form{"Action": "GetCallerIdentity", "X": "1"}, 400, []string{"<Code>UnknownParameter</Code>", "<Type>Sender</Type>"}},
 		{p, ServiceIAM, wire.Form{"Action": "GetCallerIdentity"}, 400, []string{"<Code>InvalidAction</Code>", "of IAM"}},
-		{p, ServiceIAM, wire.Form{"Action": "CreateUser", "UserName": "x"}, 400, []string{"<Code>InvalidAction</Code>", "CreateUser"}},
+		{p, ServiceIAM, wire.Form{"Action": "EnableMFADevice", "UserName": "x"}, 400, []string{"<Code>InvalidAction</Code>", "EnableMFADevice"}},
 		{p, ServiceIAM, wire.Form{}, 400, []string{"<Code>MissingParameter</Code>", "Action"}},
 		{p, ServiceIAM, wire.Form{"Action": "GetUser"}, 200, []string{"<UserName>admin</UserName>", "<Path>/</Path>", "<CreateDate>2026-11-22T00:00:00", wire.IAMNamespace}},
 		{p, ServiceIAM, wire.Form{"Action": "GetUser", "UserName": "admin"}, 200, []string{"<UserName>admin"}},
@@ -283,7 +294,7 @@ func TestHandle(t *testing.T) {
 		{p, ServiceIAM, wire.Form{"Action": "ListAccountAliases"}, 200, []string{"<AccountAliases><member>eucalyptus</member>"}},
 	} {
 		w := httptest.NewRecorder()
-		s.Handle(w, c.service, c.form, c.who, "req-1")
+		s.Handle(w, httptest.NewRequest("POST", "/", nil), c.service, c.form, c.who, "req-1")
 		body := w.Body.String()
 		if w.Code != c.status || strings.Contains(body, admin.Secret) {
 			t.Errorf("%v: status %d: %s", c.form, w.Code, body)

@@ -1,6 +1,11 @@
 package state
 
-import "mallee/cloud"
+import (
+	"slices"
+	"strings"
+
+	"mallee/cloud"
+)
 
 // The tables, and who writes them. Whatever is not said to be written by a
 // loop (package controller) is written by the API alone.
@@ -9,6 +14,15 @@ var (
 	Users        = NewTable("user", func(u *cloud.User) string { return u.ID })
 	AccessKeys   = NewTable("access-key", func(k *cloud.AccessKey) string { return k.ID })
 	Certificates = NewTable("certificate", func(c *cloud.SigningCertificate) string { return c.ID })
+
+	UserGroups         = NewTable("user-group", func(g *cloud.UserGroup) string { return g.ID })
+	Roles              = NewTable("role", func(r *cloud.Role) string { return r.ID })
+	InstanceProfiles   = NewTable("instance-profile", func(p *cloud.InstanceProfile) string { return p.ID })
+	ManagedPolicies    = NewTable("managed-policy", func(p *cloud.ManagedPolicy) string { return p.ID })
+	ServerCertificates = NewTable("server-certificate", func(c *cloud.ServerCertificate) string { return c.ID })
+	Providers          = NewTable("oidc-provider", func(p *cloud.Provider) string { return p.ARN })
+	Sessions           = NewTable("session", func(s *cloud.Session) string { return s.ID })
+	KeyUses            = NewTable("key-use", func(u *cloud.KeyUse) string { return u.Key })
 
 	Images       = NewTable("image", func(i *cloud.Image) cloud.ImageID { return i.ID })
 	KeyPairs     = NewTable("key-pair", func(k *cloud.KeyPair) cloud.KeyPairID { return k.ID })
@@ -36,6 +50,26 @@ var (
 	AccessKeysByAccount   = NewIndex(AccessKeys, "account", func(k *cloud.AccessKey) cloud.AccountID { return k.Account })
 	CertificatesByAccount = NewIndex(Certificates, "account", func(c *cloud.SigningCertificate) cloud.AccountID { return c.Account })
 
+	UsersByName              = NewIndex(Users, "name", func(u *cloud.User) string { return EntityKey(u.Account, u.Name) })
+	UserGroupsByName         = NewIndex(UserGroups, "name", func(g *cloud.UserGroup) string { return EntityKey(g.Account, g.Name) })
+	RolesByName              = NewIndex(Roles, "name", func(r *cloud.Role) string { return EntityKey(r.Account, r.Name) })
+	InstanceProfilesByName   = NewIndex(InstanceProfiles, "name", func(p *cloud.InstanceProfile) string { return EntityKey(p.Account, p.Name) })
+	ManagedPoliciesByName    = NewIndex(ManagedPolicies, "name", func(p *cloud.ManagedPolicy) string { return EntityKey(p.Account, p.Name) })
+	ServerCertificatesByName = NewIndex(ServerCertificates, "name", func(c *cloud.ServerCertificate) string { return EntityKey(c.Account, c.Name) })
+
+	UserGroupsByAccount         = NewIndex(UserGroups, "account", func(g *cloud.UserGroup) cloud.AccountID { return g.Account })
+	RolesByAccount              = NewIndex(Roles, "account", func(r *cloud.Role) cloud.AccountID { return r.Account })
+	InstanceProfilesByAccount   = NewIndex(InstanceProfiles, "account", func(p *cloud.InstanceProfile) cloud.AccountID { return p.Account })
+	ManagedPoliciesByAccount    = NewIndex(ManagedPolicies, "account", func(p *cloud.ManagedPolicy) cloud.AccountID { return p.Account })
+	ServerCertificatesByAccount = NewIndex(ServerCertificates, "account", func(c *cloud.ServerCertificate) cloud.AccountID { return c.Account })
+	ProvidersByAccount          = NewIndex(Providers, "account", func(p *cloud.Provider) cloud.AccountID { return p.Account })
+	AccessKeysByUser            = NewIndex(AccessKeys, "user", func(k *cloud.AccessKey) string { return EntityKey(k.Account, k.User) })
+	UsersByGroup                = NewListIndex(Users, "group", func(u *cloud.User) []string { return u.Groups })
+	UsersByPolicy               = NewListIndex(Users, "policy", func(u *cloud.User) []string { return policiesOf(u.Grants) })
+	UserGroupsByPolicy          = NewListIndex(UserGroups, "policy", func(g *cloud.UserGroup) []string { return policiesOf(g.Grants) })
+	RolesByPolicy               = NewListIndex(Roles, "policy", func(r *cloud.Role) []string { return policiesOf(r.Grants) })
+	InstanceProfilesByRole      = NewIndex(InstanceProfiles, "role", func(p *cloud.InstanceProfile) string { return p.Role })
+
 	ImagesByAccount       = NewIndex(Images, "account", func(i *cloud.Image) cloud.AccountID { return i.Account })
 	KeyPairsByAccount     = NewIndex(KeyPairs, "account", func(k *cloud.KeyPair) cloud.AccountID { return k.Account })
 	InstancesByNode       = NewIndex(Instances, "node", func(i *cloud.Instance) cloud.NodeID { return i.Node })
@@ -60,6 +94,20 @@ var (
 
 	VolumeObservationsByPhase = NewIndex(VolumeObservations, "phase", func(o *cloud.VolumeObservation) cloud.VolumePhase { return o.Phase })
 )
+
+// EntityKey is what an entity of IAM's stands under by its name, in which case
+// doesn't count.
+func EntityKey(account cloud.AccountID, name string) string {
+	return string(account) + "/" + strings.ToLower(name)
+}
+
+// policiesOf are the managed policies that grants name, the boundary too.
+func policiesOf(g cloud.Grants) []string {
+	if g.Boundary == "" || slices.Contains(g.Attached, g.Boundary) {
+		return g.Attached
+	}
+	return append(slices.Clone(g.Attached), g.Boundary)
+}
 
 // imagesOf are the images that an instance was started from.
 func imagesOf(i *cloud.Instance) []cloud.ImageID {

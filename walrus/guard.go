@@ -22,11 +22,8 @@ const (
 	largestDocument = 8 << 20
 )
 
-// Request-local names under which guard leaves the object's key and its bucket.
-const (
-	keyName    = "walrus-key"
-	bucketName = "walrus-bucket"
-)
+// keyName is the request-local name under which guard leaves the object's key.
+const keyName = "walrus-key"
 
 // cannedACLs are S3's for objects, with aws-exec-read and Eucalyptus's
 // ec2-bundle-read, which let the cloud read an image's bundle.
@@ -39,7 +36,7 @@ var cannedACLs = []string{
 // guard refuses what the library would answer with an internal error or read
 // into memory without bound.
 func guard(ctx fiber.Ctx) error {
-	bucket, key, err := namesIn(string(ctx.Request().URI().PathOriginal()))
+	key, err := keyOf(string(ctx.Request().URI().PathOriginal()))
 	if err != nil {
 		return err
 	}
@@ -47,7 +44,6 @@ func guard(ctx fiber.Ctx) error {
 		return err
 	}
 	ctx.Locals(keyName, key)
-	ctx.Locals(bucketName, bucket)
 	for name := range ctx.Request().Header.All() {
 		if strings.HasPrefix(strings.ToLower(string(name)), "x-amz-server-side-encryption-customer-") {
 			return refusal(http.StatusNotImplemented, "NotImplemented", "encryption with keys of the customer is not supported yet: header %s", name)
@@ -62,15 +58,14 @@ func guard(ctx fiber.Ctx) error {
 	return checkBody(ctx, key)
 }
 
-// namesIn finds the bucket and the object's key in a request's path, which is still
-// escaped.
-func namesIn(path string) (bucket, key string, err error) {
+// keyOf finds the object's key in a request's path, which is still escaped.
+func keyOf(path string) (string, error) {
 	plain, err := url.PathUnescape(path)
 	if err != nil {
-		return "", "", s3err.GetAPIError(s3err.ErrBadRequest)
+		return "", s3err.GetAPIError(s3err.ErrBadRequest)
 	}
-	bucket, key, _ = strings.Cut(strings.TrimPrefix(plain, "/"), "/")
-	return bucket, key, nil
+	_, key, _ := strings.Cut(strings.TrimPrefix(plain, "/"), "/")
+	return key, nil
 }
 
 // checkKey refuses a key that can't be a file's name below its bucket's folder,

@@ -29,8 +29,8 @@ import (
 type keyring struct{ iam *iam.IAM }
 
 func (k keyring) Lookup(accessKey string) (walrus.Account, bool) {
-	p, secret, ok := k.iam.Principal(accessKey)
-	return walrus.Account{ID: string(p.Account), Secret: secret, Admin: p.System}, ok
+	p, secret, token, ok := k.iam.Holder(accessKey)
+	return walrus.Account{ID: string(p.Account), Secret: secret, SessionToken: token, Admin: p.System}, ok
 }
 
 func (k keyring) Exists(account string) bool {

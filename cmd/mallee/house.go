@@ -90,7 +90,7 @@ func build(ctx context.Context, s settings, endpoint string, log *slog.Logger) (
 	if h.store, err = state.Open(ctx, state.Options{Dir: s.folder.Path("state"), Logger: log}); err != nil {
 		return nil, err
 	}
-	h.iam, err = iam.Open(ctx, iam.Options{Store: h.store, Dir: s.folder.Path("keys"), Now: time.Now, Rand: rand.Reader, Log: log})
+	h.iam, err = iam.Open(ctx, iam.Options{Store: h.store, Dir: s.folder.Path("keys"), Now: time.Now, Rand: rand.Reader, Log: log, Issuers: issuers()})
 	if err != nil {
 		return nil, err
 	}
