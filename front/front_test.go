@@ -58,6 +58,10 @@ func (nothing) ReadObject(context.Context, iam.Principal, string, string, int64)
 	return nil, fs.ErrNotExist
 }
 
+func (nothing) Screenshot(context.Context, cloud.InstanceID, bool) ([]byte, error) {
+	return nil, fs.ErrNotExist
+}
+
 func (nothing) Console(context.Context, cloud.InstanceID) (io.ReadSeekCloser, error) {
 	return nil, fs.ErrNotExist
 }
