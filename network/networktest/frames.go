@@ -19,13 +19,16 @@ type World struct {
 	Resolvers func() []string
 	// Dial is the outside: what guests connect to beyond their subnet.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Ping is how echo requests get there: each message is one of ICMP.
+	Ping func(ctx context.Context, to netip.Addr) (net.Conn, error)
 }
 
 // Driver moves real frames.
 type Driver struct {
 	Open func(t testing.TB, w World) network.Network
 	// Reach says where the host has to connect for a port of an instance.
-	Reach func(n network.Network, id string, port uint16) netip.AddrPort
+	Reach    func(n network.Network, id string, port uint16) netip.AddrPort
+	ReachUDP func(n network.Network, id string, port uint16) netip.AddrPort
 }
 
 // Frames runs the part of the suite for drivers that move frames.
@@ -42,6 +45,8 @@ func Frames(t *testing.T, d Driver) {
 		"DNS forwarded":         namesForwarded,
 		"outside TCP":           outsideTCP,
 		"outside UDP":           outsideUDP,
+		"outside ping":          outsidePing,
+		"public UDP":            publicUDP,
 		"host is not outside":   hostRefused,
 		"public address":        publicAddress,
 		"another address":       anotherAddress,

@@ -243,6 +243,16 @@ func (g *Guest) Listen(n uint16) net.Listener {
 	return at
 }
 
+// ListenUDP for datagrams.
+func (g *Guest) ListenUDP(n uint16) net.PacketConn {
+	g.t.Helper()
+	at, err := gonet.DialUDP(g.stack, &tcpip.FullAddress{NIC: nic, Port: n}, nil, ipv4.ProtocolNumber)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return at
+}
+
 // HTTP is a client in the guest.
 func (g *Guest) HTTP() *http.Client {
 	return &http.Client{Timeout: patience, Transport: &http.Transport{

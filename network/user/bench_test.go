@@ -39,7 +39,7 @@ func BenchmarkHostToGuest(b *testing.B) {
 			defer u.Close()
 			g := plug(b, u, 1)
 			at := g.Listen(8080)
-			c, err := net.Dial("tcp4", endpoint(b, u, networktest.Port(b, "a", 1).ID, 8080).String())
+			c, err := net.Dial("tcp4", endpoint(b, u, networktest.Port(b, "a", 1).ID, "", 8080).String())
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -112,10 +112,10 @@ func plug(t testing.TB, u *User, n byte) *networktest.Guest {
 	return networktest.Plug(t, p, at).Configure()
 }
 
-func endpoint(t testing.TB, u *User, id string, port uint16) netip.AddrPort {
+func endpoint(t testing.TB, u *User, id, proto string, port uint16) netip.AddrPort {
 	t.Helper()
 	for _, e := range u.Endpoints(id) {
-		if e.Port == port {
+		if e.Port == port && e.Proto == proto {
 			return e.Listen
 		}
 	}

@@ -24,10 +24,13 @@ func open(t testing.TB, o Options) *User {
 func TestFrames(t *testing.T) {
 	networktest.Frames(t, networktest.Driver{
 		Open: func(t testing.TB, w networktest.World) network.Network {
-			return open(t, Options{Metadata: w.Metadata, Resolvers: w.Resolvers, Dial: w.Dial})
+			return open(t, Options{Metadata: w.Metadata, Resolvers: w.Resolvers, Dial: w.Dial, Ping: w.Ping})
 		},
 		Reach: func(n network.Network, id string, port uint16) netip.AddrPort {
-			return endpoint(t, n.(*User), id, port)
+			return endpoint(t, n.(*User), id, "", port)
+		},
+		ReachUDP: func(n network.Network, id string, port uint16) netip.AddrPort {
+			return endpoint(t, n.(*User), id, "udp", port)
 		},
 	})
 }

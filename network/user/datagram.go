@@ -19,10 +19,14 @@ var datagrams = sync.Pool{New: func() any { return new([1 << 16]byte) }}
 type guestDatagrams struct {
 	endpoint tcpip.Endpoint
 	wait     waiter.Queue
+	closed   func() // told of the end; nil for nobody
 }
 
 func (g *guestDatagrams) Close() error {
 	g.endpoint.Close()
+	if g.closed != nil {
+		g.closed()
+	}
 	return nil
 }
 

@@ -21,7 +21,7 @@
 //	                     ├─ to DNS, echo to the router: answered here
 //	                     ├─ to 169.254.169.254:80 ──▶ lan's stack ──▶ Options.Metadata
 //	                     └─ to the outside ── A's guard ──▶ lan's stack ──▶ a socket of this host
-//	host ── 127.x.y.z:22 ──▶ lan's stack ── wire ──▶ guest A, port 22, from the router's address
+//	host ── 127.x.y.z:22 ── A's guard ──▶ lan's stack ── wire ──▶ guest A, port 22, from the router's address
 //
 // As in a VPC of EC2 the switch looks only at addresses of IPv4: there is no
 // broadcast, no multicast and no learning, and whatever MAC a frame is sent to, its
@@ -53,6 +53,8 @@
 // it (below 1024 without privilege): then it is published 10,000 higher, and
 // ports.json in the machine's folder says where each is. Guests never
 // reach the host itself through NAT: not its loopback, link-local, nor any
-// address that is the host's own. What this network does not carry (IPv6, echo
-// requests to the outside, which want a privilege) is refused or dropped.
+// address that is the host's own. Echo requests to the outside are sent where
+// the kernel lets this user ping (net.ipv4.ping_group_range), else refused as
+// prohibited; one to a public address never comes here, as the host answers it
+// itself. What this network does not carry (IPv6) is refused or dropped.
 package user

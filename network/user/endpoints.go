@@ -18,6 +18,7 @@ const EndpointsFile = "ports.json"
 type Endpoint struct {
 	Port   uint16         `json:"port"`
 	Listen netip.AddrPort `json:"listen"`
+	Proto  string         `json:"protocol,omitempty"` // udp; TCP if empty
 }
 
 // moved says whether the guest's port is reached by another number.

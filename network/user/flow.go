@@ -13,13 +13,14 @@ const (
 	tcpFlow flowKind = iota
 	udpFlow
 	queryFlow
+	pingFlow
 	flowKinds
 )
 
 // maxFlows of a port, by kind. Connections above roomyFlows get small buffers:
 // together with those of stack.go this bounds what a hostile guest can make this
 // process hold, to some 200 MiB where all of it is filled.
-var maxFlows = [flowKinds]int{tcpFlow: 512, udpFlow: 512, queryFlow: maxQueries}
+var maxFlows = [flowKinds]int{tcpFlow: 512, udpFlow: 512, queryFlow: maxQueries, pingFlow: 32}
 
 const roomyFlows = 64
 

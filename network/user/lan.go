@@ -123,10 +123,10 @@ func (l *lan) route(p *port, f []byte, ip packet) {
 
 // serve handles a packet to one of the router's own addresses.
 func (l *lan) serve(p *port, ip packet) {
-	switch ip.proto() {
-	case protoTCP:
+	switch {
+	case ip.proto() == protoTCP || p.answers(ip):
 		l.stack.inject(ip)
-	case protoUDP:
+	case ip.proto() == protoUDP:
 		from, to, data, ok := ip.udp()
 		switch {
 		case ok && to == dnsPort && l.resolves(ip.dst()):
@@ -134,7 +134,7 @@ func (l *lan) serve(p *port, ip packet) {
 		case ok:
 			p.reply(unreachable(p, ip, codePort))
 		}
-	case protoICMP:
+	case ip.proto() == protoICMP:
 		switch kind, ok := ip.icmpType(); {
 		case ok && kind == icmpEcho:
 			p.reply(echoReply(p, ip))
@@ -154,8 +154,8 @@ func (l *lan) outside(p *port, ip packet) {
 		}
 		l.stack.inject(ip)
 	case protoICMP:
-		if kind, ok := ip.icmpType(); ok && kind == icmpEcho { // no socket for it without privilege
-			p.reply(unreachable(p, ip, codeProhibited))
+		if kind, ok := ip.icmpType(); ok && kind == icmpEcho {
+			l.ping(p, ip)
 		}
 	}
 }

@@ -27,6 +27,9 @@ type Options struct {
 	// DefaultPublish if nil.
 	Publish []uint16
 
+	// PublishUDP lists the UDP ports, DefaultPublishUDP if nil.
+	PublishUDP []uint16
+
 	// Metadata serves http://169.254.169.254; network.Caller tells who asks.
 	// Nothing is found if nil.
 	Metadata http.Handler
@@ -39,6 +42,11 @@ type Options struct {
 	// address is numeric and was allowed. A net.Dialer that refuses to talk to
 	// the host itself if nil.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// Ping makes a connection of which each message is one of ICMP, to and from
+	// an address that was allowed. Where net.ipv4.ping_group_range lets this
+	// program ping, the host pings for guests if nil.
+	Ping func(ctx context.Context, to netip.Addr) (net.Conn, error)
 
 	// Log hears what no caller can be told. Discarded if nil.
 	Log *slog.Logger
@@ -57,6 +65,9 @@ const (
 // RDP, PostgreSQL and HTTP's usual second ports.
 var DefaultPublish = []uint16{22, 80, 443, 3306, 3389, 5432, 8000, 8080, 8443}
 
+// DefaultPublishUDP are DNS, HTTP/3, OpenVPN, SIP and WireGuard.
+var DefaultPublishUDP = []uint16{53, 443, 1194, 5060, 51820}
+
 func (o Options) withDefaults() Options {
 	if !o.Prefix.IsValid() {
 		o.Prefix = netip.MustParsePrefix("172.31.0.0/16")
@@ -70,6 +81,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Publish == nil {
 		o.Publish = DefaultPublish
+	}
+	if o.PublishUDP == nil {
+		o.PublishUDP = DefaultPublishUDP
+	}
+	if o.Ping == nil {
+		o.Ping = dialPing
 	}
 	if o.Metadata == nil {
 		o.Metadata = http.NotFoundHandler()

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 
 	"mallee/network"
 )
@@ -19,6 +20,8 @@ type port struct {
 	public *publication
 	guard  *guard
 	flowSet
+	pings pings
+	doors sync.Map // the router's UDP ports (uint16) that the guest may answer to
 
 	fragments fragments // of the reader only
 

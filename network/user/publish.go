@@ -3,6 +3,7 @@ package user
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -27,6 +28,7 @@ type publication struct {
 	address   netip.Addr
 	endpoints []Endpoint
 	listeners []net.Listener
+	relays    []*relay
 	running   sync.WaitGroup
 }
 
@@ -53,21 +55,37 @@ func publish(p *port, at netip.Addr) (*publication, error) {
 func (pub *publication) open() error {
 	var missing []error
 	for _, n := range pub.port.lan.user.opts.Publish {
-		at, err := listen(pub.address, n)
+		at, err := listen(pub.address, n, listenTCP)
 		if err != nil {
 			missing = append(missing, fmt.Errorf("port %d: %w", n, err))
 			continue
 		}
 		pub.listeners = append(pub.listeners, at)
-		pub.endpoints = append(pub.endpoints, Endpoint{n, at.Addr().(*net.TCPAddr).AddrPort()})
+		pub.endpoints = append(pub.endpoints, Endpoint{Port: n, Listen: at.Addr().(*net.TCPAddr).AddrPort()})
 	}
 	if len(missing) > 0 && len(pub.listeners) == 0 {
 		return errors.Join(missing...)
 	}
-	for _, err := range missing {
+	for _, err := range append(missing, pub.openUDP()...) {
 		pub.log().Warn("a port is not published", "instance", pub.port.ID, "err", err)
 	}
 	return nil
+}
+
+// openUDP opens the sockets for datagrams, and says which can't be had: an
+// address is worth something without them.
+func (pub *publication) openUDP() (missing []error) {
+	for _, n := range pub.port.lan.user.opts.PublishUDP {
+		at, err := listen(pub.address, n, listenUDP)
+		if err != nil {
+			missing = append(missing, fmt.Errorf("UDP port %d: %w", n, err))
+			continue
+		}
+		to := netip.AddrPortFrom(pub.port.Local, n)
+		pub.relays = append(pub.relays, &relay{pub: pub, conn: at, to: to, clients: map[netip.AddrPort]*client{}})
+		pub.endpoints = append(pub.endpoints, Endpoint{Port: n, Listen: at.LocalAddr().(*net.UDPAddr).AddrPort(), Proto: "udp"})
+	}
+	return missing
 }
 
 // tell whoever reads the log which ports are reached by another number.
@@ -75,7 +93,7 @@ func (pub *publication) tell() {
 	var moved []string
 	for _, e := range pub.endpoints {
 		if e.moved() {
-			moved = append(moved, fmt.Sprintf("%d at %s", e.Port, e.Listen))
+			moved = append(moved, fmt.Sprintf("%d at %s", e.Port, e.Listen)+strings.TrimRight(" "+e.Proto, " "))
 		}
 	}
 	if len(moved) > 0 {
@@ -86,26 +104,30 @@ func (pub *publication) tell() {
 func (pub *publication) log() *slog.Logger { return pub.port.lan.user.opts.Log }
 
 // listen at the port, or where it falls back to.
-func listen(a netip.Addr, n uint16) (net.Listener, error) {
-	at, err := listenTCP(a, n)
+func listen[L io.Closer](a netip.Addr, n uint16, open func(netip.AddrPort) (L, error)) (L, error) {
+	at, err := open(netip.AddrPortFrom(a, n))
 	if err == nil {
 		return at, nil
 	}
-	held := errors.Is(err, unix.EADDRINUSE) && heldEverywhere(n)
+	held := errors.Is(err, unix.EADDRINUSE) && heldEverywhere(n, open)
 	if !held && !errors.Is(err, unix.EACCES) || n > 65535-fallback {
-		return nil, err
+		return at, err
 	}
-	return listenTCP(a, n+fallback)
+	return open(netip.AddrPortFrom(a, n+fallback))
 }
 
-func listenTCP(a netip.Addr, n uint16) (net.Listener, error) {
-	return net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(netip.AddrPortFrom(a, n)))
+func listenTCP(a netip.AddrPort) (*net.TCPListener, error) {
+	return net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(a))
+}
+
+func listenUDP(a netip.AddrPort) (*net.UDPConn, error) {
+	return net.ListenUDP("udp4", net.UDPAddrFromAddrPort(a))
 }
 
 // heldEverywhere says whether a service of the host listens on the port at
 // every address (sshd does), rather than another instance at this one.
-func heldEverywhere(n uint16) bool {
-	at, err := listenTCP(probeAddr, n)
+func heldEverywhere[L io.Closer](n uint16, open func(netip.AddrPort) (L, error)) bool {
+	at, err := open(netip.AddrPortFrom(probeAddr, n))
 	if err == nil {
 		at.Close()
 	}
@@ -117,6 +139,9 @@ func (pub *publication) start() {
 	for i, at := range pub.listeners {
 		to := netip.AddrPortFrom(pub.port.Local, pub.endpoints[i].Port)
 		pub.running.Go(func() { pub.accept(at, to) })
+	}
+	for _, r := range pub.relays {
+		pub.running.Go(r.run)
 	}
 }
 
@@ -170,6 +195,9 @@ func (pub *publication) connect(f *flow, host net.Conn, to netip.AddrPort) {
 func (pub *publication) close() {
 	for _, at := range pub.listeners {
 		at.Close()
+	}
+	for _, r := range pub.relays {
+		r.conn.Close()
 	}
 	pub.running.Wait()
 }

@@ -211,7 +211,7 @@ func (u *User) List() []string {
 	return slices.Sorted(maps.Keys(u.ports))
 }
 
-// Endpoints says where the host reaches the port, by the guest's port number;
+// Endpoints says where the host reaches the port, TCP first, by the guest's port number;
 // none if it has no public address or isn't there.
 func (u *User) Endpoints(id string) []Endpoint {
 	u.mu.Lock()
@@ -220,7 +220,9 @@ func (u *User) Endpoints(id string) []Endpoint {
 	if p == nil {
 		return nil
 	}
-	return slices.SortedFunc(slices.Values(p.public.endpoints), func(a, b Endpoint) int { return cmp.Compare(a.Port, b.Port) })
+	return slices.SortedFunc(slices.Values(p.public.endpoints), func(a, b Endpoint) int {
+		return cmp.Or(cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Port, b.Port))
+	})
 }
 
 // Close implements network.Network.

@@ -98,10 +98,10 @@ func TestFallback(t *testing.T) {
 	if line := fmt.Sprintf("%d at %s:%d", n, p.Public, want); strings.Count(log.String(), line) != 1 {
 		t.Errorf("the log does not say once %q: %s", line, &log)
 	}
-	if got := endpoint(t, u, p.ID, n); got != netip.AddrPortFrom(p.Public, want) {
+	if got := endpoint(t, u, p.ID, "", n); got != netip.AddrPortFrom(p.Public, want) {
 		t.Errorf("port %d is reached at %s, want %s:%d", n, got, p.Public, want)
 	}
-	if got := endpoint(t, u, p.ID, 22).Port(); got != 22 && got != 22+fallback {
+	if got := endpoint(t, u, p.ID, "", 22).Port(); got != 22 && got != 22+fallback {
 		t.Errorf("SSH is reached at %d", got)
 	}
 	q := networktest.Port(t, "a", 2)
@@ -131,7 +131,7 @@ func endpointsFile(t *testing.T, dir string) (text string, told []Endpoint) {
 
 // TestEndpointsAreTold in the machine's folder, as long as they are there.
 func TestEndpointsAreTold(t *testing.T) {
-	u := open(t, Options{Publish: []uint16{18022, 18080}})
+	u := open(t, Options{Publish: []uint16{18022, 18080}, PublishUDP: []uint16{18053}})
 	defer u.Close()
 	p := networktest.Port(t, "a", 1)
 	path := filepath.Join(p.Dir, EndpointsFile)
@@ -144,7 +144,7 @@ func TestEndpointsAreTold(t *testing.T) {
 			t.Fatal(err)
 		}
 		text, told := endpointsFile(t, p.Dir)
-		want := fmt.Sprintf(`[{"port":18022,"listen":"%[1]s:18022"},{"port":18080,"listen":"%[1]s:18080"}]`+"\n", address)
+		want := fmt.Sprintf(`[{"port":18022,"listen":"%[1]s:18022"},{"port":18080,"listen":"%[1]s:18080"},{"port":18053,"listen":"%[1]s:18053","protocol":"udp"}]`+"\n", address)
 		if text != want || !slices.Equal(told, u.Endpoints(p.ID)) {
 			t.Errorf("told %s, listens at %v", text, u.Endpoints(p.ID))
 		}
@@ -171,7 +171,7 @@ func TestOnePortIsMissed(t *testing.T) {
 	defer held.Close()
 	n := held.Addr().(*net.TCPAddr).AddrPort().Port()
 	var log bytes.Buffer
-	u := open(t, Options{Publish: []uint16{n, 18081}, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	u := open(t, Options{Publish: []uint16{n, 18081}, PublishUDP: []uint16{}, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	defer u.Close()
 	if _, err := u.Ensure(t.Context(), p); err != nil {
 		t.Fatal(err)
@@ -182,7 +182,7 @@ func TestOnePortIsMissed(t *testing.T) {
 	if !strings.Contains(log.String(), fmt.Sprintf("port %d", n)) {
 		t.Errorf("the log does not name port %d: %s", n, &log)
 	}
-	none := open(t, Options{Publish: []uint16{n}})
+	none := open(t, Options{Publish: []uint16{n}, PublishUDP: []uint16{}})
 	defer none.Close()
 	q := networktest.Port(t, "a", 2)
 	q.Public = p.Public
@@ -297,7 +297,7 @@ func occupy(t *testing.T, u *User, g *networktest.Guest, id string) {
 	fmt.Fprint(udp, "hello")
 	at := g.Listen(8080)
 	t.Cleanup(func() { at.Close() })
-	host, err := net.Dial("tcp4", endpoint(t, u, id, 8080).String())
+	host, err := net.Dial("tcp4", endpoint(t, u, id, "", 8080).String())
 	if err != nil {
 		t.Fatal(err)
 	}
