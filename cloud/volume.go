@@ -82,7 +82,17 @@ type VolumeObservation struct {
 	SizeGiB  int         `json:"size_gib,omitempty"` // as it is now
 	Attached InstanceID  `json:"attached,omitempty"` // whose machine has it; a stopped instance has none
 	Filled   int         `json:"filled,omitempty"`   // percent of Source that the volume has itself
+	Trouble  Trouble     `json:"trouble,omitzero"`   // with Source
+	Troubled time.Time   `json:"troubled,omitzero"`  // since when
 	At       time.Time   `json:"at"`
+}
+
+// Trouble is why a volume can't read now what it has not copied from its source yet.
+// A guest that reads there is paused. Either the source is away, and the guest goes on
+// when it is back; or its bytes are damaged, which only who has them elsewhere can mend.
+type Trouble struct {
+	Damaged bool   `json:"damaged,omitempty"`
+	Message string `json:"message"`
 }
 
 // VolumeState is EC2's word for where a volume stands.

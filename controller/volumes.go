@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"mallee/cloud"
 	"mallee/link"
@@ -43,7 +44,7 @@ func (c *Controller) heard(r state.Reader, report link.Report, said link.Volume)
 	h.volume = *v
 	h.seen = cloud.VolumeObservation{
 		Volume: v.ID, Phase: said.Phase, Reason: said.Reason, SizeGiB: said.SizeGiB,
-		Attached: said.Attached, Filled: max(said.Filled, was.Filled), At: was.At,
+		Attached: said.Attached, Filled: max(said.Filled, was.Filled), Trouble: said.Trouble, Troubled: c.troubled(was, said), At: was.At,
 	}
 	h.letGo = v.Attachment != nil && !v.Attachment.Detaching.IsZero() && said.Attached != v.Attachment.Instance
 	h.complete = v.Source != nil && said.Filled >= 100
@@ -53,6 +54,17 @@ func (c *Controller) heard(r state.Reader, report link.Report, said link.Volume)
 		h.seen.At = c.Now()
 	}
 	return h, changed || h.letGo || h.complete || h.modified
+}
+
+// troubled is since when there is trouble of this kind with a volume.
+func (c *Controller) troubled(was cloud.VolumeObservation, said link.Volume) time.Time {
+	switch {
+	case said.Trouble == cloud.Trouble{}:
+		return time.Time{}
+	case was.Troubled.IsZero() || was.Trouble.Damaged != said.Trouble.Damaged:
+		return c.Now()
+	}
+	return was.Troubled
 }
 
 // volumeSeen is what was last observed of the volume, zero where nothing was.

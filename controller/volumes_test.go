@@ -473,3 +473,20 @@ func TestSweep(t *testing.T) {
 	s.err = nil
 	swept("the next pass", "a a a ")
 }
+
+// TestTrouble is known since when it is of its kind, and when it is over.
+func TestTrouble(t *testing.T) {
+	said, c := link.Volume{}, &Controller{Options: Options{Now: time.Now}}
+	if !c.troubled(cloud.VolumeObservation{Troubled: time.Unix(1, 0)}, said).IsZero() {
+		t.Error("there is none, and it has a time")
+	}
+	was := cloud.VolumeObservation{Trouble: cloud.Trouble{Message: "away"}, Troubled: time.Unix(1, 0)}
+	said.Trouble = cloud.Trouble{Message: "still away"}
+	if got := c.troubled(was, said); !got.Equal(was.Troubled) {
+		t.Errorf("the same trouble is there since %s", got)
+	}
+	said.Trouble.Damaged = true
+	if got := c.troubled(was, said); got.Equal(was.Troubled) {
+		t.Error("another trouble is there as long as the one before")
+	}
+}

@@ -384,6 +384,49 @@ func TestVolumeAttributes(t *testing.T) {
 	get[reply](c, c.user, "EnableVolumeIO", "VolumeId="+dataVolume)
 }
 
+// TestTroubledVolumes: of a source that is away its owner is told otherwise than of
+// one that is damaged.
+func TestTroubledVolumes(t *testing.T) {
+	c := stocked(t)
+	for _, test := range []struct {
+		trouble                             cloud.Trouble
+		status, enabled, performance, event string
+	}{
+		{cloud.Trouble{Message: "the disk is away"}, "impaired", "passed", "stalled", "io-performance:stalled"},
+		{cloud.Trouble{Damaged: true, Message: "blocks/12 is damaged"}, "impaired", "failed", "not-applicable", "potential-data-inconsistency"},
+		{cloud.Trouble{}, "ok", "passed", "not-applicable", ""},
+	} {
+		c.write(func(tx *state.Tx) {
+			o, _, _ := state.VolumeObservations.Get(tx, dataVolume)
+			seen := *o
+			seen.Trouble, seen.Troubled = test.trouble, c.now
+			state.VolumeObservations.Put(tx, seen)
+		})
+		got := get[volumeStatusesReply](c, c.user, "DescribeVolumeStatus", "VolumeId.1="+dataVolume).Statuses[0]
+		if got.Status.Status != test.status || got.Status.Details[0].Status != test.enabled || got.Status.Details[1].Status != test.performance {
+			t.Errorf("%+v: %+v", test.trouble, got.Status)
+		}
+		if test.event == "" {
+			if len(got.Events) != 0 {
+				t.Errorf("without trouble there are %+v", got.Events)
+			}
+			get[reply](c, c.user, "EnableVolumeIO", "VolumeId="+dataVolume)
+			continue
+		}
+		if len(got.Events) != 1 || got.Events[0].Type != test.event || !strings.Contains(got.Events[0].Description, test.trouble.Message) || !got.Events[0].NotBefore.Equal(c.now) {
+			t.Errorf("%+v: the events %+v", test.trouble, got.Events)
+		}
+		if found := get[volumeStatusesReply](c, c.user, "DescribeVolumeStatus", asked("event.event-type="+test.event)...).Statuses; len(found) != 1 || found[0].ID != dataVolume {
+			t.Errorf("by its event are found %+v", found)
+		}
+		if test.trouble.Damaged {
+			if e := c.refused(c.user, "EnableVolumeIO", "VolumeId="+dataVolume); e.Code != "IncorrectState" || !strings.Contains(e.Message, test.trouble.Message) {
+				t.Errorf("EnableVolumeIO: %+v", e)
+			}
+		}
+	}
+}
+
 // TestVolumesOfOthers are nowhere: no action admits that they exist.
 func TestVolumesOfOthers(t *testing.T) {
 	c := stocked(t)

@@ -3,6 +3,7 @@ package ec2
 import (
 	"slices"
 	"strconv"
+	"strings"
 
 	"mallee/cloud"
 	"mallee/state"
@@ -21,19 +22,33 @@ type volumeStatusesReply struct {
 }
 
 type volumeStatusReply struct {
-	ID      string       `xml:"volumeId"`
-	Zone    string       `xml:"availabilityZone"`
-	Status  volumeChecks `xml:"volumeStatus"`
-	Events  []string     `xml:"eventsSet>item"`
-	Actions []string     `xml:"actionsSet>item"`
+	ID      string        `xml:"volumeId"`
+	Zone    string        `xml:"availabilityZone"`
+	Status  volumeChecks  `xml:"volumeStatus"`
+	Events  []volumeEvent `xml:"eventsSet>item"`
+	Actions []string      `xml:"actionsSet>item"`
 }
+
+type volumeEvent struct {
+	Type        string     `xml:"eventType"`
+	ID          string     `xml:"eventId"`
+	Description string     `xml:"description"`
+	NotBefore   *wire.Time `xml:"notBefore"`
+	Instance    string     `xml:"instanceId,omitempty"`
+}
+
+// Types of events: the bytes that a volume was made from are damaged, or are away.
+const (
+	eventInconsistency = "potential-data-inconsistency"
+	eventStalled       = "io-performance:stalled"
+)
 
 type volumeChecks struct {
 	Status  string        `xml:"status"`
 	Details []statusCheck `xml:"details>item"`
 }
 
-// Nothing is ever scheduled for a volume, and its I/O never disabled.
+// There is no action on a volume that its owner could take: its I/O is never disabled.
 var volumeStatusKind = kind[*cloud.Volume]{
 	key:  volumeKind.key,
 	tags: volumeKind.tags,
@@ -42,11 +57,11 @@ var volumeStatusKind = kind[*cloud.Volume]{
 		"action.description": fixed[*cloud.Volume](""),
 		"action.event-id":    fixed[*cloud.Volume](""),
 		"availability-zone":  text(func(v *cloud.Volume) string { return v.Zone }),
-		"event.description":  fixed[*cloud.Volume](""),
-		"event.event-id":     fixed[*cloud.Volume](""),
-		"event.event-type":   fixed[*cloud.Volume](""),
+		"event.description":  ofEvents(func(e volumeEvent) string { return e.Description }),
+		"event.event-id":     ofEvents(func(e volumeEvent) string { return e.ID }),
+		"event.event-type":   ofEvents(func(e volumeEvent) string { return e.Type }),
 		"event.not-after":    fixed[*cloud.Volume](""),
-		"event.not-before":   fixed[*cloud.Volume](""),
+		"event.not-before":   ofEvents(func(e volumeEvent) string { return timestamp(e.NotBefore.Time) }),
 		"volume-status.details-name": func(c *call, v *cloud.Volume) []string {
 			return ofChecks(c.volumeChecks(v), func(s statusCheck) string { return s.Name })
 		},
@@ -64,6 +79,16 @@ func ofChecks(checks volumeChecks, of func(statusCheck) string) (values []string
 	return values
 }
 
+// ofEvents of a volume, for a filter.
+func ofEvents(of func(volumeEvent) string) func(*call, *cloud.Volume) []string {
+	return func(c *call, v *cloud.Volume) (values []string) {
+		for _, e := range c.volumeEvents(v) {
+			values = append(values, of(e))
+		}
+		return values
+	}
+}
+
 func describeVolumeStatus(c *call, in *volumeStatusInput) (*volumeStatusesReply, error) {
 	if err := in.noPages(in.VolumeID, "VolumeId"); err != nil {
 		return nil, err
@@ -78,25 +103,45 @@ func describeVolumeStatus(c *call, in *volumeStatusInput) (*volumeStatusesReply,
 	}
 	out := &volumeStatusesReply{NextToken: p.next}
 	for _, v := range p.items {
-		out.Statuses = append(out.Statuses, volumeStatusReply{ID: string(v.ID), Zone: v.Zone, Status: c.volumeChecks(v)})
+		out.Statuses = append(out.Statuses, volumeStatusReply{ID: string(v.ID), Zone: v.Zone, Status: c.volumeChecks(v), Events: c.volumeEvents(v)})
 	}
 	return out, nil
 }
 
-// volumeChecks follow from what its node says of a volume.
+// volumeChecks follow from what its node says of a volume. One whose source is
+// damaged has no I/O there; one whose source is away goes on when that is back.
 func (c *call) volumeChecks(v *cloud.Volume) volumeChecks {
 	status, enabled, performance := "insufficient-data", "", ""
-	switch c.volumeSeen(v.ID).Phase {
-	case cloud.VolumeReady:
-		status, enabled, performance = "ok", "passed", "not-applicable"
-	case cloud.VolumeFailed:
+	switch seen := c.volumeSeen(v.ID); {
+	case seen.Phase == cloud.VolumeFailed, seen.Phase == cloud.VolumeReady && seen.Trouble.Damaged:
 		status, enabled, performance = "impaired", "failed", "not-applicable"
+	case seen.Phase == cloud.VolumeReady && seen.Trouble != cloud.Trouble{}:
+		status, enabled, performance = "impaired", "passed", "stalled"
+	case seen.Phase == cloud.VolumeReady:
+		status, enabled, performance = "ok", "passed", "not-applicable"
 	}
 	out := volumeChecks{Status: status}
 	if enabled != "" {
 		out.Details = []statusCheck{{"io-enabled", enabled}, {"io-performance", performance}}
 	}
 	return out
+}
+
+// volumeEvents are one where a volume can't read what it was made from.
+func (c *call) volumeEvents(v *cloud.Volume) []volumeEvent {
+	seen := c.volumeSeen(v.ID)
+	if seen.Trouble == (cloud.Trouble{}) {
+		return nil
+	}
+	e := volumeEvent{ID: "evol-" + strings.TrimPrefix(string(v.ID), "vol-"), NotBefore: wire.At(seen.Troubled), Instance: string(seen.Attached)}
+	if seen.Trouble.Damaged {
+		e.Type = eventInconsistency
+		e.Description = "The bytes that the volume was made from are damaged. A guest that reads them is stopped, and can't go on unless they are put back: " + seen.Trouble.Message
+	} else {
+		e.Type = eventStalled
+		e.Description = "The bytes that the volume was made from can't be read now. A guest that reads them waits, and goes on when they can: " + seen.Trouble.Message
+	}
+	return []volumeEvent{e}
 }
 
 type volumeAttributeInput struct {
@@ -152,10 +197,15 @@ func modifyVolumeAttribute(c *call, in *modifyVolumeAttributeInput) (*reply, err
 	return accepted()
 }
 
-// enableVolumeIO has nothing to do: no volume's I/O is ever disabled.
+// enableVolumeIO has nothing to do: no volume's I/O is ever disabled. It can't have
+// damaged bytes read.
 func enableVolumeIO(c *call, in *volumeInput) (*reply, error) {
-	if _, err := c.volumeToChange(in.VolumeID); err != nil {
+	v, err := c.volumeToChange(in.VolumeID)
+	if err != nil {
 		return nil, err
+	}
+	if seen := c.volumeSeen(v.ID); seen.Trouble.Damaged {
+		return nil, wire.Errorf("IncorrectState", "The I/O of volume %s cannot be enabled: %s. What is damaged is never given to a guest; make a volume of another snapshot.", v.ID, seen.Trouble.Message)
 	}
 	return accepted()
 }

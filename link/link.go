@@ -67,6 +67,7 @@ type Volume struct {
 	SizeGiB  int               `json:"size_gib,omitempty"`
 	Attached cloud.InstanceID  `json:"attached,omitempty"` // whose machine has it
 	Filled   int               `json:"filled,omitempty"`   // percent of Source
+	Trouble  cloud.Trouble     `json:"trouble,omitzero"`   // with Source
 }
 
 // Snapshot is what a node sees of a snapshot that it takes. Content or Failed

@@ -13,6 +13,11 @@ type Contents interface {
 	// runs; a hypervisor that reads while there is none waits for the next.
 	Source(c cloud.Content) block.Source
 
+	// Trouble says why bytes of c can't be read, as far as a hypervisor has asked for
+	// them; nil where there is none. It is cloud.ErrDamaged if that won't mend by
+	// itself.
+	Trouble(c cloud.Content) error
+
 	// Sink opens where the snapshot's bytes are written, with all that was written
 	// before: so many bytes, over those of parent, nil being none.
 	Sink(ctx context.Context, id cloud.SnapshotID, size int64, parent *cloud.Content) (Sink, error)

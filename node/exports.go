@@ -20,10 +20,11 @@ import (
 // which hypervisors read and write it. A content is exported as its manifest and
 // size, a snapshot that is being stored as its id.
 type Exports struct {
-	store  *snapshot.Store
-	socket string
-	log    *slog.Logger
-	server *nbd.Server // nil until Serve
+	store    *snapshot.Store
+	socket   string
+	log      *slog.Logger
+	server   *nbd.Server // nil until Serve
+	troubles troubles
 
 	mu      sync.Mutex               // guards what follows
 	writers map[string]*exportedSink // that are open, by name
@@ -31,8 +32,21 @@ type Exports struct {
 
 // NewExports of a store, to be served at a socket.
 func NewExports(store *snapshot.Store, socket string, log *slog.Logger) *Exports {
-	return &Exports{store: store, socket: socket, log: log, writers: map[string]*exportedSink{}}
+	return &Exports{
+		store: store, socket: socket, log: log, writers: map[string]*exportedSink{},
+		troubles: troubles{log: log, of: map[cloud.Content]map[int64]error{}},
+	}
 }
+
+// Watch calls when the trouble of a content is another.
+func (e *Exports) Watch(news func()) {
+	e.troubles.mu.Lock()
+	defer e.troubles.mu.Unlock()
+	e.troubles.news = news
+}
+
+// Trouble with a content. See Contents.
+func (e *Exports) Trouble(c cloud.Content) error { return e.troubles.find(c) }
 
 // Serve hypervisors. It comes after the node is open, which by then has opened the
 // sinks of all that is being copied: before that a hypervisor finds nobody, and
@@ -122,9 +136,13 @@ func (e served) Open(ctx context.Context, name string) (nbd.Export, func(), erro
 	if notDigest != nil || notSize != nil {
 		return nil, nil, fmt.Errorf("export %q: %w", name, fs.ErrNotExist)
 	}
-	r, err := e.store.Read(ctx, cloud.Content{Manifest: manifest, Size: size})
+	content := cloud.Content{Manifest: manifest, Size: size}
+	r, err := e.store.Read(ctx, content)
+	if ctx.Err() == nil {
+		e.troubles.note(content, manifestBlock, err)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
-	return r, func() {}, nil
+	return &watched{r, content, &e.troubles}, func() {}, nil
 }

@@ -13,10 +13,11 @@ import (
 
 // vault is a Contents in memory, which outlives the programs that use it.
 type vault struct {
-	sinks map[cloud.SnapshotID]*sink // by snapshot, until they are discarded
+	sinks   map[cloud.SnapshotID]*sink // by snapshot, until they are discarded
+	trouble error                      // with every content
 }
 
-func newVault() *vault { return &vault{map[cloud.SnapshotID]*sink{}} }
+func newVault() *vault { return &vault{sinks: map[cloud.SnapshotID]*sink{}} }
 
 type sink struct {
 	id        cloud.SnapshotID
@@ -31,6 +32,8 @@ type sink struct {
 func (v *vault) Source(c cloud.Content) block.Source {
 	return block.Source{Socket: "/vault", Export: c.Manifest, Size: c.Size}
 }
+
+func (v *vault) Trouble(cloud.Content) error { return v.trouble }
 
 func (v *vault) Sink(_ context.Context, id cloud.SnapshotID, size int64, parent *cloud.Content) (Sink, error) {
 	s := v.sinks[id]

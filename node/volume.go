@@ -175,8 +175,12 @@ func (n *Node) wantedBy(w cloud.Volume) cloud.InstanceID {
 // in one as long as it may be. mu is held.
 func (n *Node) reportVolume(v *volume) link.Volume {
 	r := link.Volume{Volume: v.id, Phase: v.phase, Reason: v.reason, SizeGiB: v.sizeGiB, Filled: v.filled}
-	if v.plugged || n.wantedBy(n.keeps[v.id]) == "" {
+	w := n.keeps[v.id]
+	if v.plugged || n.wantedBy(w) == "" {
 		r.Attached = v.holder
+	}
+	if w.Source != nil && v.filled < 100 {
+		r.Trouble = troubleOf(n.Contents.Trouble(*w.Source))
 	}
 	return r
 }

@@ -43,6 +43,9 @@ func (c contents) Source(of cloud.Content) block.Source {
 	return block.Source{Socket: "/vault", Export: of.Manifest, Size: of.Size}
 }
 
+// Trouble there is none: what fails here are effects.
+func (c contents) Trouble(cloud.Content) error { return nil }
+
 func (c contents) Sink(_ context.Context, id cloud.SnapshotID, size int64, _ *cloud.Content) (node.Sink, error) {
 	return effect(c.faults, "open a sink", func() (node.Sink, error) {
 		if c.sinks[id] == nil {

@@ -185,6 +185,7 @@ func (h *house) openNode(ctx context.Context, endpoint string) error {
 	if err != nil {
 		return err
 	}
+	h.exports.Watch(h.node.News)
 	if err := h.exports.Serve(); err != nil {
 		return err
 	}
