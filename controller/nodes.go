@@ -60,6 +60,7 @@ func (c *Controller) Assignment(id cloud.NodeID) link.Assignment {
 	for t := range state.TasksToDo.By(view, id) {
 		a.Tasks = append(a.Tasks, *t)
 	}
+	a.Groups = groups(view, a.Instances)
 	return a
 }
 

@@ -305,3 +305,29 @@ func TestGroupReplies(t *testing.T) {
 	say("RevokeSecurityGroupEgress", "RevokeSecurityGroupEgress", "GroupId="+webGroup, "IpProtocol=-1", "CidrIp=0.0.0.0/0")
 	say("DeleteSecurityGroup", "DeleteSecurityGroup", "GroupId="+webGroup)
 }
+
+// TestGroupsOfAnInstance can be changed while it runs.
+func TestGroupsOfAnInstance(t *testing.T) {
+	c := ready(t).withGroups()
+	id, db := c.run(c.user)[0], c.newGroup("db")
+	get[reply](c, c.user, "ModifyInstanceAttribute", "InstanceId="+id, "GroupId.1="+db, "GroupId.2="+webGroup, "GroupId.3="+db)
+	got := get[instanceAttributeReply](c, c.user, "DescribeInstanceAttribute", "InstanceId="+id, "Attribute=groupSet").Groups.Items
+	if want := []groupRef{{db, "db"}, {webGroup, "a web"}}; !slices.Equal(got, want) {
+		t.Errorf("it is in %v, want %v", got, want)
+	}
+	checkGroups(t, c)
+	for _, bad := range []refusalCase{
+		{[]string{"GroupId.1=sg-99999999"}, "InvalidGroup.NotFound", "sg-99999999"},
+		{[]string{"GroupId.1=web"}, "InvalidGroupId.Malformed", "web"},
+		{nil, "MissingParameter", "GroupId"},
+	} {
+		if r := c.refused(c.user, "ModifyInstanceAttribute", append(bad.request, "InstanceId="+id)...); r.Code != bad.code || !strings.Contains(r.Message, bad.says) {
+			t.Errorf("%v: %+v", bad.request, r)
+		}
+	}
+	get[reply](c, c.user, "ModifyInstanceAttribute", "InstanceId="+id, "GroupId.1="+db)
+	get[deleteGroupReply](c, c.user, "DeleteSecurityGroup", "GroupId="+webGroup)
+	if r := c.refused(c.user, "DeleteSecurityGroup", "GroupId="+db); r.Code != "DependencyViolation" {
+		t.Errorf("the one that it is in: %+v", r)
+	}
+}

@@ -18,6 +18,7 @@ type modifyInstanceInput struct {
 	Value                             string
 	InstanceInitiatedShutdownBehavior struct{ Value string }
 	BlockDeviceMapping                []attachedDevice `wire:"BlockDeviceMapping,max=1000"`
+	GroupID                           []string         `wire:"GroupId,max=1000"`
 }
 
 // attachedDevice says what becomes of a volume with the instance's end.
@@ -44,14 +45,18 @@ func modifyInstanceAttribute(c *call, in *modifyInstanceInput) (*reply, error) {
 		return nil, err
 	case i.Wish == cloud.WishTerminated:
 		return nil, wire.Errorf("IncorrectInstanceState", "The instance '%s' is not in a state in which it can be changed: it is '%s'.", i.ID, c.stateOf(i))
-	case behavior == "" && len(in.BlockDeviceMapping) == 0:
-		return nil, wire.Errorf("MissingParameter", "The request must contain an attribute to change: InstanceInitiatedShutdownBehavior or BlockDeviceMapping")
+	case behavior == "" && len(in.BlockDeviceMapping)+len(in.GroupID) == 0:
+		return nil, wire.Errorf("MissingParameter", "The request must contain an attribute to change: InstanceInitiatedShutdownBehavior, BlockDeviceMapping or GroupId")
 	case behavior == string(cloud.ShutdownStop) && !i.EBS:
 		return nil, wire.InvalidParameterCombination("The instance '%s' does not have an 'ebs' root device type and cannot be stopped: its InstanceInitiatedShutdownBehavior is terminate", i.ID)
 	case behavior != "" && behavior != string(i.Shutdown):
 		changed := *i
 		changed.Shutdown = cloud.ShutdownBehavior(behavior)
 		state.Instances.Put(c.tx, changed)
+		i = &changed
+	}
+	if err := c.changeGroups(i, in.GroupID); err != nil {
+		return nil, err
 	}
 	for _, d := range in.BlockDeviceMapping {
 		if err := c.changeAttached(i, d); err != nil {
@@ -61,11 +66,29 @@ func modifyInstanceAttribute(c *call, in *modifyInstanceInput) (*reply, error) {
 	return accepted()
 }
 
+// changeGroups puts a running or stopped instance into other groups of its account.
+func (c *call) changeGroups(i *cloud.Instance, ids []string) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	groups, err := c.instanceGroups(nil, ids)
+	if err != nil {
+		return err
+	}
+	for _, g := range groups {
+		if of, _, ok := state.SecurityGroups.Get(c.tx, g.ID); ok && of.Account != i.Account {
+			return noGroup(g.ID)
+		}
+	}
+	state.ChangeGroups(c.tx, *i, groups)
+	return nil
+}
+
 const shutdownAttribute = "instanceInitiatedShutdownBehavior"
 
 func (in *modifyInstanceInput) shutdownBehavior() (string, error) {
 	switch in.Attribute {
-	case "", "blockDeviceMapping", shutdownAttribute:
+	case "", "blockDeviceMapping", "groupSet", shutdownAttribute:
 	default:
 		return "", wire.UnsupportedOperation("The value %s of the parameter Attribute is not supported by this cloud", wire.Shorten(in.Attribute))
 	}

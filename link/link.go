@@ -32,6 +32,7 @@ package link
 import (
 	"context"
 	"io"
+	"net/netip"
 
 	"mallee/cloud"
 )
@@ -44,6 +45,15 @@ type Assignment struct {
 	Volumes    []cloud.Volume   `json:"volumes,omitempty"`   // all that it keeps, those to delete included
 	Snapshots  []cloud.Snapshot `json:"snapshots,omitempty"` // those that it should take: pending ones
 	Tasks      []cloud.Task     `json:"tasks,omitempty"`     // those that it should do: unfinished ones
+	Groups     []Group          `json:"groups,omitempty"`    // that its instances are in, or that the rules of those name
+}
+
+// Group is a security group as it matters to a node.
+type Group struct {
+	ID      cloud.GroupID     `json:"id"`
+	Account cloud.AccountID   `json:"account"`
+	Rules   []cloud.GroupRule `json:"rules,omitempty"`   // where an instance of the node's is in it
+	Members []netip.Addr      `json:"members,omitempty"` // private addresses, on whatever node, where such a group's rule names it
 }
 
 // Report is all that a node has.

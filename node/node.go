@@ -10,6 +10,7 @@
 //
 //	instance assigned:      folder ▶ images ▶ disks, volumes ▶ port ▶ machine ▶ plug, unplug,
 //	                        adjust and fill volumes ▶ snapshots ▶ reboot asked for?
+//	groups:                 said to the network, which lets through what their rules allow
 //	instance not assigned:  guest shut down, if volumes outlive it ▶ copies ended ▶ machine
 //	                        killed ▶ port ▶ disks ▶ folder removed
 //	volume assigned:        made, grown ▶ snapshots and filling, in a keeper ▶ given to its machine
@@ -51,6 +52,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -131,6 +133,7 @@ type Node struct {
 	fillers    int                                 // keepers that fill volumes now
 	changed    chan struct{}                       // closed and replaced when the report changed
 	sweeping   turn                                // of snapshots that are in nobody's hands
+	grouping   turn                                // of what the network knows of security groups
 	queue      []*turn                             // those that are due and have no worker
 	queued     chan struct{}                       // holds one while queue may not be empty
 }
@@ -177,7 +180,7 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 		volumes: map[cloud.VolumeID]*volume{}, snapshots: map[cloud.SnapshotID]*snap{},
 		changed: make(chan struct{}), queued: make(chan struct{}, 1),
 	}
-	n.sweeping.pass = n.sweep
+	n.sweeping.pass, n.grouping.pass = n.sweep, n.regroup
 	for _, folder := range []string{"machines", "keepers", "snapshots"} {
 		if err := os.MkdirAll(filepath.Join(o.Dir, folder), 0o700); err != nil {
 			return nil, fmt.Errorf("open the node's folder: %w", err)
@@ -243,6 +246,9 @@ func (n *Node) apply(a link.Assignment) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	instances, volumes, snapshots := n.assigned, n.keeps, n.takes
+	if !reflect.DeepEqual(n.assignment.Groups, a.Groups) {
+		n.wakeLocked(&n.grouping)
+	}
 	n.assignment = a
 	n.index()
 	for id := range instances {
@@ -252,13 +258,18 @@ func (n *Node) apply(a link.Assignment) {
 		}
 	}
 	for id, i := range n.assigned {
-		if was, had := instances[id]; !had || was.Wishes != i.Wishes || was.Reboots != i.Reboots {
+		if was, had := instances[id]; !had || changed(was, i) {
 			n.wakeMachine(id)
 		}
 	}
 	n.wakeVolumes(volumes)
 	n.wakeSnapshots(snapshots)
 	n.touch()
+}
+
+// changed says whether the machine has to be looked at.
+func changed(was, is cloud.Instance) bool {
+	return was.Wishes != is.Wishes || was.Reboots != is.Reboots || was.Public != is.Public || !slices.Equal(was.Groups, is.Groups)
 }
 
 // News tells that a task has something to report.

@@ -266,7 +266,7 @@ func (n *Node) progress(ref cloud.ImageRef) func(done, total int64) {
 func portOf(i cloud.Instance, dir string) network.Port {
 	return network.Port{
 		ID: string(i.ID), Dir: dir, Network: string(i.Account),
-		MAC: i.MAC, Local: i.Local, Public: i.Public, Name: i.HostName(),
+		MAC: i.MAC, Local: i.Local, Public: i.Public, Name: i.HostName(), Groups: groupIDs(i),
 	}
 }
 

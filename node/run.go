@@ -152,9 +152,10 @@ func (n *Node) Step(ctx context.Context) {
 	}
 }
 
-// turns of all things, machines first, each kind in the order of its names. mu is
+// turns of all things, what ports are governed by and machines first, each kind in the order of its names. mu is
 // held.
 func (n *Node) turns() (all []*turn) {
+	all = append(all, &n.grouping)
 	for _, id := range slices.Sorted(maps.Keys(n.machines)) {
 		all = append(all, &n.machines[id].turn)
 	}
