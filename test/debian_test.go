@@ -124,6 +124,9 @@ func TestDebian(t *testing.T) {
 // loginDebian when the guest lets its user in.
 func loginDebian(ctx context.Context, t *testing.T, c *cloud.Cloud, id, key string) *cloud.Guest {
 	t.Helper()
+	if err := c.AllowSSH(ctx); err != nil {
+		t.Fatal(err)
+	}
 	var guest *cloud.Guest
 	err := cloud.PollEvery(ctx, 2*time.Second, "SSH as debian", func() error {
 		i, err := describe(ctx, c, id)

@@ -54,6 +54,11 @@ ec2 create-key-pair --key-name demo --key-type ed25519 --query KeyMaterial --out
 chmod 600 "$data.key"
 ec2 describe-key-pairs --query 'KeyPairs[].[KeyName,KeyFingerprint]' --output text
 
+say "SSH is allowed to the default security group, which lets nobody in by itself"
+ec2 authorize-security-group-ingress --group-name default --protocol tcp --port 22 --cidr 0.0.0.0/0 >/dev/null
+ec2 describe-security-groups --group-names default \
+	--query 'SecurityGroups[].IpPermissions[].[IpProtocol,FromPort,ToPort,IpRanges[].CidrIp|[0],UserIdGroupPairs[].GroupId|[0]]' --output text
+
 say "Two instances of each image are run, one command and one reservation each"
 for image in "$hvm" "$pv"; do
 	ec2 run-instances --image-id "$image" --count 2 --key-name demo --instance-type m1.small \

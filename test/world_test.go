@@ -88,6 +88,9 @@ func newWorld() (*world, error) {
 	if _, err := c.Up(ctx); err != nil {
 		return w, err
 	}
+	if err := c.AllowSSH(ctx); err != nil {
+		return w, err
+	}
 	ids, err := c.Install(ctx, "tiny")
 	if err != nil {
 		return w, err
@@ -299,6 +302,9 @@ func terminate(t *testing.T, c *cloud.Cloud, ids ...string) {
 func login(t *testing.T, c *cloud.Cloud, i types.Instance, key string) *cloud.Guest {
 	t.Helper()
 	ctx := within(t, bootTime)
+	if err := c.AllowSSH(ctx); err != nil {
+		t.Fatal(err)
+	}
 	var g *cloud.Guest
 	err := cloud.Poll(ctx, "a login to "+*i.InstanceId, func() (err error) {
 		g, err = cloud.Login(ctx, *i.PublicIpAddress, key)

@@ -2,6 +2,7 @@ package cloud
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"net"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go"
 )
 
 // Eucarc is what a shell knows that has sourced DIR/eucarc: what that exports.
@@ -96,6 +98,24 @@ func (c *Cloud) Environ() ([]string, error) {
 		env = append(env, name+"="+value)
 	}
 	return env, nil
+}
+
+// AllowSSH from everywhere to the instances of the administrator's default group,
+// which lets nobody in by itself.
+func (c *Cloud) AllowSSH(ctx context.Context) error {
+	client, err := c.EC2()
+	if err != nil {
+		return err
+	}
+	group, protocol, everywhere, port := "default", "tcp", "0.0.0.0/0", int32(22)
+	_, err = client.AuthorizeSecurityGroupIngress(ctx, &ec2.AuthorizeSecurityGroupIngressInput{
+		GroupName: &group, IpProtocol: &protocol, FromPort: &port, ToPort: &port, CidrIp: &everywhere,
+	})
+	var refused smithy.APIError
+	if errors.As(err, &refused) && refused.ErrorCode() == "InvalidPermission.Duplicate" {
+		return nil
+	}
+	return err
 }
 
 // EC2 of the administrator; it fails where the cloud isn't up.
