@@ -16,6 +16,9 @@ type (
 	ReservationID string // r-
 	KeyPairID     string // key-
 	GroupID       string // sg-
+	InterfaceID   string // eni-
+	AllocationID  string // eipalloc-
+	AssociationID string // eipassoc-
 	RuleID        string // sgr-, of a security group
 	VolumeID      string // vol-
 	SnapshotID    string // snap-
@@ -35,6 +38,9 @@ const (
 	PrefixGroup        = "sg"
 	PrefixRule         = "sgr"
 	PrefixVPC          = "vpc"
+	PrefixAllocation   = "eipalloc"
+	PrefixAssociation  = "eipassoc"
+	PrefixInterface    = "eni"
 	PrefixVolume       = "vol"
 	PrefixSnapshot     = "snap"
 )

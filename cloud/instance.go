@@ -106,6 +106,12 @@ func (i *Instance) HostName() string {
 	return "ip-" + strings.ReplaceAll(i.Local.String(), ".", "-")
 }
 
+// Interface is the id of the instance's network interface, which follows from its
+// own.
+func (i *Instance) Interface() InterfaceID {
+	return InterfaceID(DerivedID(PrefixInterface, "interface of "+string(i.ID)))
+}
+
 // Domain of the names inside the cloud: that of EC2's first region, which
 // programs know.
 const Domain = "ec2.internal"

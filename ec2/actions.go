@@ -82,6 +82,13 @@ var actions = table(
 	named("DeleteTags", writing(deleteTags)),
 	named("DescribeTags", reading(describeTags)).chooses(tagKind.names()).pages5(1000),
 
+	// addresses
+	named("AllocateAddress", writing(allocateAddress)).on("elastic-ip").tags("elastic-ip"),
+	named("AssociateAddress", writing(associateAddress)).on("elastic-ip"),
+	named("DisassociateAddress", writing(disassociateAddress)).on("elastic-ip"),
+	named("ReleaseAddress", writing(releaseAddress)).on("elastic-ip"),
+	named("DescribeAddresses", reading(describeAddresses)).on("elastic-ip").chooses(addressKind.names()),
+
 	// security groups
 	named("CreateSecurityGroup", writing(createGroup)).on("security-group").tags("security-group"),
 	named("DeleteSecurityGroup", writing(deleteGroup)).on("security-group"),

@@ -26,7 +26,7 @@ func parameter(name string) string {
 
 // TestEveryActionRefusesWhatItDoesNotKnow by its name.
 func TestEveryActionRefusesWhatItDoesNotKnow(t *testing.T) {
-	c := stocked(t).withFiles().withTasks().withGroups()
+	c := stocked(t).withFiles().withTasks().withGroups().withAddresses()
 	for _, name := range sortedActions() {
 		for _, p := range []string{"Bogus=1", "Bogus.1.Value=x", "DryRun.1=true"} {
 			parameters := append(requiredOf(name), p)
@@ -115,6 +115,10 @@ func requiredOf(name string) []string {
 		"ImportInstance":       {"DiskImage.1.Image.Format=RAW", "DiskImage.1.Image.Bytes=1000", "DiskImage.1.Image.ImportManifestUrl=https://example.com/m.xml", "DiskImage.1.Volume.Size=1"},
 		"CancelConversionTask": {"ConversionTaskId=" + convertingTask},
 
+		"AssociateAddress":    {"AllocationId=" + freeAllocation, "InstanceId=" + backedInstance},
+		"DisassociateAddress": {"AssociationId=" + association},
+		"ReleaseAddress":      {"AllocationId=" + freeAllocation},
+
 		"CreateSecurityGroup":           {"GroupName=web", "GroupDescription=of the web"},
 		"DeleteSecurityGroup":           {"GroupId=" + webGroup},
 		"AuthorizeSecurityGroupIngress": {"GroupId=" + webGroup, "IpProtocol=-1", "CidrIp=192.0.2.0/24"},
@@ -136,7 +140,7 @@ func requiredOf(name string) []string {
 
 // TestEveryActionMissesItsRequiredParameters one by one, and names the one.
 func TestEveryActionMissesItsRequiredParameters(t *testing.T) {
-	c := stocked(t).withFiles().withTasks().withGroups()
+	c := stocked(t).withFiles().withTasks().withGroups().withAddresses()
 	for _, name := range sortedActions() {
 		required := requiredOf(name)
 		for n := range required {
@@ -161,7 +165,7 @@ var garbage = []string{
 // TestEveryParameterSurvivesGarbage puts garbage into each parameter of each
 // action: whatever comes of it, it is not our fault, and not half done.
 func TestEveryParameterSurvivesGarbage(t *testing.T) {
-	c := stocked(t).withFiles().withTasks().withGroups()
+	c := stocked(t).withFiles().withTasks().withGroups().withAddresses()
 	for _, name := range sortedActions() {
 		for _, wireName := range wire.Names(actions[name].in()) {
 			for _, value := range garbage {
@@ -190,7 +194,7 @@ func TestEveryParameterSurvivesGarbage(t *testing.T) {
 
 // TestEveryListIsBounded at a thousand.
 func TestEveryListIsBounded(t *testing.T) {
-	c := stocked(t).withFiles().withTasks().withGroups()
+	c := stocked(t).withFiles().withTasks().withGroups().withAddresses()
 	for _, name := range sortedActions() {
 		for _, wireName := range wire.Names(actions[name].in()) {
 			base, isList := strings.CutSuffix(wireName, ".N")
@@ -210,7 +214,7 @@ func TestEveryListIsBounded(t *testing.T) {
 
 // TestEveryActionHasDryRun which changes nothing, and is refused to who may not.
 func TestEveryActionHasDryRun(t *testing.T) {
-	c := stocked(t).withFiles().withTasks().withGroups()
+	c := stocked(t).withFiles().withTasks().withGroups().withAddresses()
 	id := c.run(c.user)[0]
 	c.bundled("b1/tiny.manifest.xml", nil)
 	c.seenUp(id)

@@ -71,6 +71,12 @@ func (c *call) ownResource(id string) (resource, error) {
 			return resource{}, err
 		}
 		return resource{g.Account, "security-group", string(g.ID)}, nil
+	case cloud.PrefixAllocation:
+		a, err := c.addressByID(id)
+		if err != nil {
+			return resource{}, err
+		}
+		return resource{a.Account, "elastic-ip", string(a.ID)}, nil
 	case cloud.PrefixRule:
 		r, err := c.ruleByID(id)
 		if err != nil {

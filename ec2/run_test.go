@@ -61,6 +61,12 @@ func checkBooks(t *testing.T, c *aCloud) {
 			addresses[state.PublicAddress+"/"+i.Public.String()] = string(i.ID)
 		}
 	}
+	for a := range state.Addresses.All(view) {
+		if i, _, ok := state.Instances.Get(view, a.Instance); a.Instance != "" && (!ok || i.Public != a.IP) {
+			t.Errorf("%s is on %s, which has %s", a.IP, a.Instance, i.Public)
+		}
+		addresses[state.PublicAddress+"/"+a.IP.String()] = string(a.ID)
+	}
 	for n := range state.Nodes.All(view) {
 		if n.Used != used[n.ID] {
 			t.Errorf("node %s has given away %+v, its instances have %+v", n.ID, n.Used, used[n.ID])

@@ -61,7 +61,7 @@ func AllocateStopped(tx *Tx, random io.Reader, pools Pools, i *cloud.Instance, p
 
 // keepAddress takes what an instance keeps until its end.
 func keepAddress(tx *Tx, random io.Reader, pools Pools, i *cloud.Instance, public bool) (err error) {
-	if i.Local, err = claimAddress(tx, random, LocalAddress, pools.Local, 4, i.ID); err != nil {
+	if i.Local, err = claimAddress(tx, random, LocalAddress, pools.Local, 4, string(i.ID)); err != nil {
 		return err
 	}
 	if !i.Local.IsValid() {
@@ -78,15 +78,15 @@ func enter(tx *Tx, random io.Reader, pools Pools, i *cloud.Instance) (err error)
 	if !occupy(tx, i.Node, i.Size) {
 		return fmt.Errorf("state: allocate %s: node %s is not there", i.ID, i.Node)
 	}
-	if i.PublicWanted {
-		i.Public, err = claimAddress(tx, random, PublicAddress, pools.Public, 1, i.ID)
+	if i.PublicWanted && !i.Public.IsValid() {
+		i.Public, err = claimAddress(tx, random, PublicAddress, pools.Public, 1, string(i.ID))
 	}
 	return err
 }
 
 // leave gives back what enter took.
 func leave(tx *Tx, i *cloud.Instance) {
-	if i.Public.IsValid() && Owner(tx, PublicAddress, i.Public.String()) == string(i.ID) {
+	if automatic(tx, i) {
 		tx.Release(PublicAddress, i.Public.String())
 	}
 	occupy(tx, i.Node, cloud.Size{}.Sub(i.Size))
@@ -99,9 +99,11 @@ func Vacate(tx *Tx, i *cloud.Instance) {
 	if i.Vacated || Owner(tx, LocalAddress, i.Local.String()) != string(i.ID) {
 		return
 	}
-	leave(tx, i)
 	vacated := *i
-	vacated.Vacated, vacated.Public = true, netip.Addr{}
+	if vacated.Vacated = true; automatic(tx, i) {
+		vacated.Public = netip.Addr{}
+	}
+	leave(tx, i)
 	Instances.Put(tx, vacated)
 }
 
@@ -144,6 +146,7 @@ func Release(tx *Tx, i *cloud.Instance) {
 	if !i.Vacated {
 		leave(tx, i)
 	}
+	freeAddress(tx, i.ID)
 	for _, v := range VolumesOf(tx, i.ID) {
 		if v.Attachment.DeleteOnTermination && v.Attachment.Detaching.IsZero() {
 			DeleteVolume(tx, *v, i.WishedAt)
@@ -217,11 +220,11 @@ func poke(tx *Tx, id cloud.NodeID) { occupy(tx, id, cloud.Size{}) }
 // they find one but in a thousandth of the launches; then it is searched whole.
 const probes = 64
 
-// claimAddress takes a free address of the pool for the instance; an invalid
+// claimAddress takes a free address of the pool for its owner; an invalid
 // one says that there is none. Addresses are drawn at random, so that the cost
 // doesn't grow with the number of instances, writers rarely meet, and an
 // address that was given back isn't the next to be given out.
-func claimAddress(tx *Tx, random io.Reader, kind string, pool netip.Prefix, reserved uint64, id cloud.InstanceID) (netip.Addr, error) {
+func claimAddress(tx *Tx, random io.Reader, kind string, pool netip.Prefix, reserved uint64, owner string) (netip.Addr, error) {
 	size := usable(pool, reserved)
 	if size == 0 {
 		return netip.Addr{}, nil
@@ -232,14 +235,14 @@ func claimAddress(tx *Tx, random io.Reader, kind string, pool netip.Prefix, rese
 			return netip.Addr{}, fmt.Errorf("state: draw an address of %s: %w", pool, err)
 		}
 		if a := plus(pool, reserved+n); Owner(tx, kind, a.String()) == "" {
-			return a, tx.Claim(kind, a.String(), string(id))
+			return a, tx.Claim(kind, a.String(), owner)
 		}
 	}
 	a := firstFree(tx, kind, pool, reserved, size)
 	if !a.IsValid() {
 		return a, nil
 	}
-	return a, tx.Claim(kind, a.String(), string(id))
+	return a, tx.Claim(kind, a.String(), owner)
 }
 
 // firstFree goes through the guards by a range, which the commit doesn't

@@ -35,6 +35,7 @@ var (
 	Tasks     = NewTable("task", func(t *cloud.Task) cloud.TaskID { return t.ID })             // the loops finish it
 
 	SecurityGroups = NewTable("security-group", func(g *cloud.SecurityGroup) cloud.GroupID { return g.ID }, giveDefaultRules)
+	Addresses      = NewTable("address", func(a *cloud.Address) cloud.AllocationID { return a.ID }) // the loops take it off an instance that is gone
 	ClientTokens   = NewTable("client-token", func(t *cloud.ClientToken) string { return ClientTokenKey(t.Account, t.Action, t.Token) })
 
 	Nodes        = NewTable("node", func(n *cloud.Node) cloud.NodeID { return n.ID })                         // by all who place, wish or release
@@ -108,6 +109,14 @@ func policiesOf(g cloud.Grants) []string {
 	}
 	return append(slices.Clone(g.Attached), g.Boundary)
 }
+
+// Of addresses, and the interfaces that they are on.
+var (
+	AddressesByAccount     = NewIndex(Addresses, "account", func(a *cloud.Address) cloud.AccountID { return a.Account })
+	AddressesByInstance    = NewIndex(Addresses, "instance", func(a *cloud.Address) cloud.InstanceID { return a.Instance })
+	AddressesByAssociation = NewIndex(Addresses, "association", func(a *cloud.Address) cloud.AssociationID { return a.Association })
+	InstancesByInterface   = NewIndex(Instances, "interface", func(i *cloud.Instance) cloud.InterfaceID { return i.Interface() })
+)
 
 // imagesOf are the images that an instance was started from.
 func imagesOf(i *cloud.Instance) []cloud.ImageID {
