@@ -81,7 +81,7 @@ func TestChangesThatPortsNeed(t *testing.T) {
 	} {
 		is := instance(1)
 		test.change(&is)
-		if got := changed(instance(1), is); got != test.want {
+		if got := moved(instance(1), is); got != test.want {
 			t.Errorf("%s: %v", name, got)
 		}
 	}

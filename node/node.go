@@ -258,7 +258,7 @@ func (n *Node) apply(a link.Assignment) {
 		}
 	}
 	for id, i := range n.assigned {
-		if was, had := instances[id]; !had || changed(was, i) {
+		if was, had := instances[id]; !had || moved(was, i) {
 			n.wakeMachine(id)
 		}
 	}
@@ -267,8 +267,8 @@ func (n *Node) apply(a link.Assignment) {
 	n.touch()
 }
 
-// changed says whether the machine has to be looked at.
-func changed(was, is cloud.Instance) bool {
+// moved says whether the machine has to be looked at.
+func moved(was, is cloud.Instance) bool {
 	return was.Wishes != is.Wishes || was.Reboots != is.Reboots || was.Public != is.Public || !slices.Equal(was.Groups, is.Groups)
 }
 
