@@ -55,15 +55,25 @@ func TestOtherAccountsBucket(t *testing.T) {
 	}
 }
 
+// READ of a bucket lets its keys be listed, and READ of an object its bytes be read.
 func TestBucketGrantedToAnotherAccount(t *testing.T) {
 	c := start(t, t.TempDir())
 	_, err := c.anna().CreateBucket(t.Context(), &s3.CreateBucketInput{
-		Bucket: aws.String("shared"), GrantRead: aws.String(bertID), ObjectOwnership: types.ObjectOwnershipBucketOwnerPreferred,
+		Bucket: aws.String("shared"), GrantRead: aws.String("id=" + bertID), ObjectOwnership: types.ObjectOwnershipBucketOwnerPreferred,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.put(c.anna(), "shared", "key", "body")
+	if _, err := c.bert().ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: aws.String("shared")}); err != nil {
+		t.Error(err)
+	}
+	_, err = c.get(c.bert(), "shared", "key")
+	wantCode(t, err, "AccessDenied")
+	_, err = c.anna().PutObjectAcl(t.Context(), &s3.PutObjectAclInput{Bucket: aws.String("shared"), Key: aws.String("key"), GrantRead: aws.String("id=" + bertID)})
+	if err != nil {
+		t.Fatal(err)
+	}
 	got, err := c.get(c.bert(), "shared", "key")
 	wantBody(t, got, err, "body")
 	_, err = c.bert().DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: aws.String("shared"), Key: aws.String("key")})
@@ -160,7 +170,7 @@ func TestEucalyptusPath(t *testing.T) {
 func TestCannedACLs(t *testing.T) {
 	c := start(t, t.TempDir())
 	s := c.anna()
-	c.bucket(s, "bucket")
+	c.bucketWithACLs(s, "bucket")
 	for acl, shared := range map[string]bool{
 		"": false, "private": false, "bucket-owner-full-control": false,
 		"public-read": true, "authenticated-read": true, "aws-exec-read": true, "ec2-bundle-read": true,

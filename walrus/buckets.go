@@ -5,14 +5,35 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/versity/versitygw/auth"
+	"github.com/versity/versitygw/s3err"
 )
 
 // What changes a bucket, made durable: a bucket's metadata are attributes of
 // its folder.
 
-// CreateBucket makes a bucket with its owner's ACL.
+// CreateBucket makes a bucket with its owner's ACL, or the one that the request asks for.
 func (s *store) CreateBucket(ctx context.Context, in *s3.CreateBucketInput, acl []byte) error {
-	return s.settle("CreateBucket", s.Posix.CreateBucket(ctx, in, acl), *in.Bucket)
+	parsed, err := auth.ParseACL(acl)
+	if err != nil {
+		return s.known("CreateBucket", err)
+	}
+	w := wishOf(ctx)
+	if in.ObjectOwnership == types.ObjectOwnershipBucketOwnerEnforced && (w.list != nil || w.canned != "" && w.canned != "private") {
+		return s3err.GetAPIError(s3err.ErrInvalidBucketAclWithObjectOwnership)
+	}
+	wished, err := w.grants(parsed.Owner, parsed.Owner)
+	if err != nil {
+		return err
+	}
+	if err := s.Posix.CreateBucket(ctx, in, acl); err != nil {
+		return s.known("CreateBucket", err)
+	}
+	err = s.dropDocuments(*in.Bucket) // what a crash left of one before
+	if err == nil && w.said() {
+		err = s.keepBucketGrants(*in.Bucket, wished)
+	}
+	return s.settle("CreateBucket", err, *in.Bucket)
 }
 
 // DeleteBucket removes an empty bucket.
@@ -35,11 +56,6 @@ func (s *store) PutBucketAcl(ctx context.Context, bucket string, acl []byte) err
 // ChangeBucketOwner gives a bucket to another account.
 func (s *store) ChangeBucketOwner(ctx context.Context, bucket, owner string) error {
 	return s.settle("ChangeBucketOwner", s.Posix.ChangeBucketOwner(ctx, bucket, owner), bucket)
-}
-
-// PutBucketPolicy replaces a bucket's policy.
-func (s *store) PutBucketPolicy(ctx context.Context, bucket string, policy []byte) error {
-	return s.settle("PutBucketPolicy", s.Posix.PutBucketPolicy(ctx, bucket, policy), bucket)
 }
 
 // DeleteBucketPolicy removes a bucket's policy.

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/gofiber/fiber/v3"
 	"github.com/versity/versitygw/auth"
 	"github.com/versity/versitygw/s3api/middlewares"
@@ -77,6 +76,10 @@ func (s *store) keepDocument(bucket, name string, value any) error {
 	if err != nil {
 		return fmt.Errorf("write document %s of bucket %s: %w", name, bucket, err)
 	}
+	return s.keepFile(bucket, name, data)
+}
+
+func (s *store) keepFile(bucket, name string, data []byte) error {
 	file := s.documentFile(bucket, name)
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return fmt.Errorf("make the folder of bucket %s's documents: %w", bucket, err)
@@ -108,22 +111,35 @@ func (s *store) dropDocuments(bucket string) error {
 	return durable.SyncDir(documentsOf(s.disk.root))
 }
 
-// desk is one request about a bucket itself.
+// desk is one request that is answered here.
 type desk struct {
 	ctx     fiber.Ctx
 	walrus  *Walrus
 	bucket  string
+	key     string // empty where it is about the bucket itself
 	account auth.Account
-	acl     auth.ACL // the bucket's
+	owner   string // of the bucket
 }
 
 // documents answers requests for a bucket's documents, and passes on all others.
 func (w *Walrus) documents(ctx fiber.Ctx) error {
-	bucket, ok := bucketAlone(ctx)
-	if !ok {
+	if len(ctx.Request().URI().QueryString()) == 0 {
+		return ctx.Next()
+	}
+	bucket, _ := ctx.Locals(bucketName).(string)
+	if key, _ := ctx.Locals(keyName).(string); key != "" || bucket == "" {
+		if ctx.Request().URI().QueryArgs().Has("acl") && key != "" {
+			return w.answer(ctx, func() error { return w.acl(ctx, bucket, key) })
+		}
 		return ctx.Next()
 	}
 	query := ctx.Request().URI().QueryArgs()
+	if query.Has("acl") {
+		return w.answer(ctx, func() error { return w.acl(ctx, bucket, "") })
+	}
+	if query.Has("policy") && ctx.Method() == http.MethodGet {
+		return w.answer(ctx, func() error { return w.policy(ctx, bucket) })
+	}
 	if query.Has("policyStatus") && ctx.Method() == http.MethodGet {
 		return w.answer(ctx, func() error { return w.policyStatus(ctx, bucket) })
 	}
@@ -133,15 +149,6 @@ func (w *Walrus) documents(ctx fiber.Ctx) error {
 		}
 	}
 	return ctx.Next()
-}
-
-// bucketAlone finds the bucket of a request that names no object.
-func bucketAlone(ctx fiber.Ctx) (string, bool) {
-	if len(ctx.Request().URI().QueryString()) == 0 {
-		return "", false
-	}
-	bucket, key, _ := strings.Cut(strings.TrimPrefix(ctx.Path(), "/"), "/")
-	return bucket, key == "" && bucket != ""
 }
 
 func (w *Walrus) handle(ctx fiber.Ctx, bucket string, kind document) error {
@@ -172,32 +179,35 @@ func (w *Walrus) handle(ctx fiber.Ctx, bucket string, kind document) error {
 }
 
 // admit authenticates a request about a bucket and asks whether its account may
-// do the action: as the bucket's owner, or by its policy.
+// do the action.
 func (w *Walrus) admit(ctx fiber.Ctx, bucket string, action auth.Action) (*desk, error) {
+	return w.admitObject(ctx, bucket, "", action)
+}
+
+// admitObject is admit for an object in the bucket.
+func (w *Walrus) admitObject(ctx fiber.Ctx, bucket, key string, action auth.Action) (*desk, error) {
 	if err := w.authenticate(ctx); err != nil {
 		return nil, err
 	}
 	if !utils.IsValidBucketName(bucket) {
 		return nil, s3err.GetBucketErr(s3err.ErrInvalidBucketName, bucket)
 	}
-	data, err := w.store.GetBucketAcl(ctx.RequestCtx(), &s3.GetBucketAclInput{Bucket: &bucket})
+	owner, err := w.store.owner(ctx.RequestCtx(), bucket)
 	if err != nil {
 		return nil, err
 	}
-	acl, err := auth.ParseACL(data)
-	if err != nil {
-		return nil, fmt.Errorf("read the ACL of bucket %s: %w", bucket, err)
-	}
-	if want := ctx.Get("X-Amz-Expected-Bucket-Owner"); want != "" && want != acl.Owner {
+	if want := ctx.Get("X-Amz-Expected-Bucket-Owner"); want != "" && want != owner {
 		return nil, s3err.GetAPIError(s3err.ErrAccessDenied)
 	}
 	account := utils.ContextKeyAccount.Get(ctx).(auth.Account)
-	owner := auth.ACL{Owner: acl.Owner, Grantees: []auth.Grantee{fullControl(acl.Owner)}}
-	err = auth.VerifyAccess(ctx, w.store, auth.AccessOptions{
-		Acl: owner, AclPermission: auth.PermissionFullControl, Acc: account, Bucket: bucket,
-		Actions: []auth.Action{action}, Iam: w.keys,
+	d := &desk{ctx: ctx, walrus: w, bucket: bucket, key: key, account: account, owner: owner}
+	if account.Access == "" {
+		return d, auth.VerifyPublicAccess(ctx, w.store, action, auth.PermissionFullControl, bucket, key)
+	}
+	return d, auth.VerifyAccess(ctx, w.store, auth.AccessOptions{
+		Acl: auth.ACL{Owner: owner}, AclPermission: auth.PermissionFullControl, Acc: account, Bucket: bucket, Object: key,
+		Actions: []auth.Action{action}, Iam: w.keys, DisableACL: true,
 	})
-	return &desk{ctx, w, bucket, account, acl}, err
 }
 
 // authenticate does what the library's routes do before their own work.
@@ -206,13 +216,12 @@ func (w *Walrus) authenticate(ctx fiber.Ctx) error {
 	utils.ContextKeyIsRoot.Set(ctx, false)
 	utils.ContextKeyRootAccessKey.Set(ctx, w.root.Access)
 	if ctx.Get(fiber.HeaderAuthorization) == "" && !utils.IsPresignedURLAuth(ctx) {
-		return s3err.GetAPIError(s3err.ErrAccessDenied)
+		return nil // nobody: what is public is theirs too
 	}
-	body := ctx.Method() == http.MethodPut
 	for _, step := range []fiber.Handler{
 		middlewares.VerifyPresignedV4Signature(w.root, w.keys, w.region, false),
 		middlewares.VerifyV4Signature(w.root, w.keys, w.region, false, true, false),
-		middlewares.VerifyChecksums(false, body, false),
+		middlewares.VerifyChecksums(false, false, false),
 	} {
 		if err := step(ctx); err != nil {
 			return err

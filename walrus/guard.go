@@ -22,8 +22,11 @@ const (
 	largestDocument = 8 << 20
 )
 
-// keyName is the request-local name under which guard leaves the object's key.
-const keyName = "walrus-key"
+// Request-local names under which guard leaves the object's key and its bucket.
+const (
+	keyName    = "walrus-key"
+	bucketName = "walrus-bucket"
+)
 
 // cannedACLs are S3's for objects, with aws-exec-read and Eucalyptus's
 // ec2-bundle-read, which let the cloud read an image's bundle.
@@ -36,7 +39,7 @@ var cannedACLs = []string{
 // guard refuses what the library would answer with an internal error or read
 // into memory without bound.
 func guard(ctx fiber.Ctx) error {
-	key, err := keyOf(string(ctx.Request().URI().PathOriginal()))
+	bucket, key, err := namesIn(string(ctx.Request().URI().PathOriginal()))
 	if err != nil {
 		return err
 	}
@@ -44,6 +47,7 @@ func guard(ctx fiber.Ctx) error {
 		return err
 	}
 	ctx.Locals(keyName, key)
+	ctx.Locals(bucketName, bucket)
 	for name := range ctx.Request().Header.All() {
 		if strings.HasPrefix(strings.ToLower(string(name)), "x-amz-server-side-encryption-customer-") {
 			return refusal(http.StatusNotImplemented, "NotImplemented", "encryption with keys of the customer is not supported yet: header %s", name)
@@ -58,14 +62,15 @@ func guard(ctx fiber.Ctx) error {
 	return checkBody(ctx, key)
 }
 
-// keyOf finds the object's key in a request's path, which is still escaped.
-func keyOf(path string) (string, error) {
+// namesIn finds the bucket and the object's key in a request's path, which is still
+// escaped.
+func namesIn(path string) (bucket, key string, err error) {
 	plain, err := url.PathUnescape(path)
 	if err != nil {
-		return "", s3err.GetAPIError(s3err.ErrBadRequest)
+		return "", "", s3err.GetAPIError(s3err.ErrBadRequest)
 	}
-	_, key, _ := strings.Cut(strings.TrimPrefix(plain, "/"), "/")
-	return key, nil
+	bucket, key, _ = strings.Cut(strings.TrimPrefix(plain, "/"), "/")
+	return bucket, key, nil
 }
 
 // checkKey refuses a key that can't be a file's name below its bucket's folder,

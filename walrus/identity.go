@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/subtle"
+	"strings"
 
 	"github.com/versity/versitygw/auth"
 	"github.com/versity/versitygw/s3err"
@@ -84,11 +85,20 @@ func (g gatekeeper) GetUserAccount(id string) (auth.Account, error) {
 	return auth.Account{Access: id, Role: auth.RoleUserPlus}, nil
 }
 
+// accountIn is the account's number in the ARN of a user or role.
+func accountIn(name string) string {
+	parts := strings.Split(name, ":")
+	if len(parts) < 6 || parts[0] != "arn" {
+		return ""
+	}
+	return parts[4]
+}
+
 // ResolveAccounts returns those of the account numbers that don't exist.
 func (g gatekeeper) ResolveAccounts(ids []string) ([]string, error) {
 	missing := []string{}
 	for _, id := range ids {
-		if !g.identity.Exists(id) {
+		if !g.identity.Exists(accountOf(id)) && !g.identity.Exists(accountIn(id)) {
 			missing = append(missing, id)
 		}
 	}

@@ -87,8 +87,7 @@ func (w *Walrus) Readable(ctx context.Context, accountID, bucket, key string) (b
 }
 
 // Granted reports whether an account may read an object itself: it owns the
-// bucket, the bucket grants it READ, or the object's canned ACL shares it with
-// every account. An error is fs.ErrNotExist where there is no such object.
+// bucket, or the object's ACL grants it READ. An error is fs.ErrNotExist where there is no such object.
 func (w *Walrus) Granted(ctx context.Context, accountID, bucket, key string) (bool, error) {
 	object, err := w.Stat(ctx, bucket, key)
 	if err != nil {
@@ -97,14 +96,11 @@ func (w *Walrus) Granted(ctx context.Context, accountID, bucket, key string) (bo
 	if object.Owner == accountID || slices.Contains(shared, loadCanned(bucket, key)) {
 		return true, nil
 	}
-	acl, err := w.bucketACL(ctx, bucket)
+	acl, err := w.store.objectGrants(bucket, key, "", object.Owner)
 	if err != nil {
 		return false, nameError("read the ACL of", bucket, key, err)
 	}
-	return slices.ContainsFunc(acl.Grantees, func(g auth.Grantee) bool {
-		reads := g.Permission == auth.PermissionRead || g.Permission == auth.PermissionFullControl
-		return reads && (g.Access == accountID || g.Access == "all-users")
-	}), nil
+	return !w.store.enforced(ctx, bucket) && acl.lets(accountID, auth.PermissionRead), nil
 }
 
 func (w *Walrus) bucketACL(ctx context.Context, bucket string) (auth.ACL, error) {

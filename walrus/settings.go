@@ -47,11 +47,11 @@ func (d *desk) checkLogging(rules *logRules) error {
 	if on.Grants != nil {
 		return refusal(http.StatusNotImplemented, "NotImplemented", "TargetGrants are not supported: grant access by the policy of bucket %s", on.Bucket)
 	}
-	acl, err := d.walrus.bucketACL(d.ctx.RequestCtx(), on.Bucket)
+	owner, err := d.walrus.store.owner(d.ctx.RequestCtx(), on.Bucket)
 	if err != nil {
 		return refusal(http.StatusBadRequest, "InvalidTargetBucketForLogging", "The target bucket for logging does not exist")
 	}
-	if acl.Owner != d.acl.Owner {
+	if owner != d.owner {
 		return refusal(http.StatusBadRequest, "InvalidTargetBucketForLogging",
 			"The owner for the bucket to be logged and the target bucket must be the same.")
 	}
@@ -144,7 +144,7 @@ func (w *Walrus) policyStatus(ctx fiber.Ctx, bucket string) error {
 	if _, err := w.admit(ctx, bucket, auth.GetBucketPolicyStatusAction); err != nil {
 		return err
 	}
-	data, err := w.store.GetBucketPolicy(ctx.RequestCtx(), bucket)
+	data, err := w.store.ownPolicy(ctx.RequestCtx(), bucket)
 	if err != nil {
 		return err
 	}
@@ -181,4 +181,17 @@ func sharesWithAll(data []byte) (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// policy sends the bucket's policy as it was put.
+func (w *Walrus) policy(ctx fiber.Ctx, bucket string) error {
+	if _, err := w.admit(ctx, bucket, auth.GetBucketPolicyAction); err != nil {
+		return err
+	}
+	data, err := w.store.ownPolicy(ctx.RequestCtx(), bucket)
+	if err != nil {
+		return err
+	}
+	ctx.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
+	return ctx.Send(data)
 }

@@ -100,8 +100,12 @@ func (s *store) PutObject(ctx context.Context, in s3response.PutObjectInput) (s3
 		return s3response.PutObjectOutput{}, err
 	}
 	acl := cannedFrom(ctx)
+	g, owner, err := s.granted(ctx, *in.Bucket)
+	if err != nil {
+		return s3response.PutObjectOutput{}, s.known("PutObject", err)
+	}
 	out, err := s.PutObjectWithPostFunc(ctx, in, func(f *os.File) error {
-		return storeCanned(f, *in.Bucket, *in.Key, acl)
+		return errors.Join(storeCanned(f, *in.Bucket, *in.Key, acl), storeGrants(f, *in.Bucket, *in.Key, owner, g))
 	})
 	err = s.settleVersions(err, &out.VersionID, *in.Bucket, *in.Key)
 	return out, s.settle("PutObject", err, *in.Bucket, *in.Key)
@@ -109,9 +113,13 @@ func (s *store) PutObject(ctx context.Context, in s3response.PutObjectInput) (s3
 
 // CopyObject copies within the store; an ACL isn't copied, as S3 has it.
 func (s *store) CopyObject(ctx context.Context, in s3response.CopyObjectInput) (s3response.CopyObjectOutput, error) {
+	g, owner, err := s.granted(ctx, *in.Bucket)
+	if err != nil {
+		return s3response.CopyObjectOutput{}, s.known("CopyObject", err)
+	}
 	out, err := s.Posix.CopyObject(ctx, in)
 	if err == nil {
-		err = storeCanned(nil, *in.Bucket, *in.Key, cannedFrom(ctx))
+		err = errors.Join(storeCanned(nil, *in.Bucket, *in.Key, cannedFrom(ctx)), storeGrants(nil, *in.Bucket, *in.Key, owner, g))
 	}
 	err = s.settleVersions(err, out.VersionId, *in.Bucket, *in.Key)
 	return out, s.settle("CopyObject", err, *in.Bucket, *in.Key)
@@ -168,24 +176,6 @@ func (s *store) forget(bucket string, objects []types.DeletedObject) error {
 		}
 	}
 	return nil
-}
-
-// PutObjectAcl sets a canned ACL; single grants are not supported.
-func (s *store) PutObjectAcl(_ context.Context, in *s3.PutObjectAclInput) error {
-	grants := []*string{in.GrantFullControl, in.GrantRead, in.GrantReadACP, in.GrantWrite, in.GrantWriteACP}
-	for _, grant := range grants {
-		if grant != nil && *grant != "" {
-			return s3err.GetAPIError(s3err.ErrNotImplemented)
-		}
-	}
-	if in.ACL == "" {
-		return s3err.GetAPIError(s3err.ErrNotImplemented)
-	}
-	err := storeCanned(nil, *in.Bucket, *in.Key, string(in.ACL))
-	if errors.Is(err, unix.ENOENT) {
-		return s3err.GetAPIError(s3err.ErrNoSuchKey)
-	}
-	return s.settle("PutObjectAcl", err, *in.Bucket, *in.Key)
 }
 
 // PutObjectTagging sets an object's tags.

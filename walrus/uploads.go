@@ -3,7 +3,9 @@ package walrus
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"strings"
 
@@ -18,12 +20,16 @@ import (
 // CreateMultipartUpload begins an upload and notes the canned ACL that the
 // object shall have.
 func (s *store) CreateMultipartUpload(ctx context.Context, in s3response.CreateMultipartUploadInput) (s3response.InitiateMultipartUploadResult, error) {
+	g, owner, err := s.granted(ctx, *in.Bucket)
+	if err != nil {
+		return s3response.InitiateMultipartUploadResult{}, s.known("CreateMultipartUpload", err)
+	}
 	out, err := s.Posix.CreateMultipartUpload(ctx, in)
 	if err != nil {
 		return out, s.known("CreateMultipartUpload", err)
 	}
 	folder := uploadFolder(*in.Key, out.UploadId)
-	err = storeCanned(nil, *in.Bucket, folder, cannedFrom(ctx))
+	err = errors.Join(storeCanned(nil, *in.Bucket, folder, cannedFrom(ctx)), storeGrants(nil, *in.Bucket, folder, owner, g))
 	return out, s.settle("CreateMultipartUpload", err, *in.Bucket, folder)
 }
 
@@ -50,10 +56,19 @@ func (s *store) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMult
 	if err := checkUpload(*in.UploadId); err != nil {
 		return s3response.CompleteMultipartUploadResult{}, "", err
 	}
-	acl := loadCanned(*in.Bucket, uploadFolder(*in.Key, *in.UploadId))
+	folder := uploadFolder(*in.Key, *in.UploadId)
+	acl := loadCanned(*in.Bucket, folder)
+	owner, err := s.owner(ctx, *in.Bucket)
+	if err != nil {
+		return s3response.CompleteMultipartUploadResult{}, "", err
+	}
+	g, err := s.objectGrants(*in.Bucket, folder, "", owner)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // the library tells that there is no such upload
+		return s3response.CompleteMultipartUploadResult{}, "", s.known("CompleteMultipartUpload", err)
+	}
 	out, version, err := s.Posix.CompleteMultipartUpload(ctx, in)
 	if err == nil {
-		err = storeCanned(nil, *in.Bucket, *in.Key, acl)
+		err = errors.Join(storeCanned(nil, *in.Bucket, *in.Key, acl), storeGrants(nil, *in.Bucket, *in.Key, owner, g))
 	}
 	err = s.settleVersions(err, &version, *in.Bucket, *in.Key)
 	return out, version, s.settle("CompleteMultipartUpload", err, *in.Bucket, *in.Key)

@@ -128,11 +128,12 @@ func (w *Walrus) assemble(o Options) error {
 	w.root = middlewares.RootUserConfig{Access: "-" + hex.EncodeToString(secret[:8]), Secret: hex.EncodeToString(secret)}
 	w.keys, w.region = gatekeeper{o.Identity}, o.Region
 	server, err := s3api.New(w.store, w.root, o.Region, w.keys, nil, nil, nil, nil,
-		s3api.WithQuiet(), s3api.WithKeepAlive(),
+		s3api.WithQuiet(), s3api.WithDisableACL(), s3api.WithKeepAlive(),
 		s3api.WithConcurrencyLimiter(maxConnections, maxRequests),
 		s3api.WithMiddleware("/", w.steer),
 		s3api.WithMiddleware("/", answering(guard)),
 		s3api.WithMiddleware("/", finish),
+		s3api.WithMiddleware("/", answering(w.noteWish)),
 		s3api.WithMiddleware("/", w.documents),
 	)
 	if err != nil {

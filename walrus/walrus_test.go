@@ -16,6 +16,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
 
 	"mallee/wire/sigv4"
@@ -150,6 +151,15 @@ func clientAt(url, access, secret string) *s3.Client {
 func (c *cloud) bucket(s *s3.Client, name string) {
 	c.t.Helper()
 	if _, err := s.CreateBucket(c.t.Context(), &s3.CreateBucketInput{Bucket: &name}); err != nil {
+		c.t.Fatalf("create bucket %s: %v", name, err)
+	}
+}
+
+// bucketWithACLs makes a bucket whose objects may have ACLs: a new one's may not.
+func (c *cloud) bucketWithACLs(s *s3.Client, name string) {
+	c.t.Helper()
+	_, err := s.CreateBucket(c.t.Context(), &s3.CreateBucketInput{Bucket: &name, ObjectOwnership: types.ObjectOwnershipObjectWriter})
+	if err != nil {
 		c.t.Fatalf("create bucket %s: %v", name, err)
 	}
 }

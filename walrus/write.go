@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
@@ -69,10 +68,11 @@ func (w *Walrus) Writable(ctx context.Context, accountID, bucket string) (bool, 
 	if err != nil {
 		return false, nameError("read the ACL of", bucket, "", err)
 	}
-	return acl.Owner == accountID || slices.ContainsFunc(acl.Grantees, func(g auth.Grantee) bool {
-		writes := g.Permission == auth.PermissionWrite || g.Permission == auth.PermissionFullControl
-		return writes && (g.Access == accountID || g.Access == "all-users")
-	}), nil
+	if acl.Owner == accountID {
+		return true, nil
+	}
+	granted, err := w.store.bucketGrants(bucket, acl.Owner)
+	return err == nil && !w.store.enforced(ctx, bucket) && granted.lets(accountID, auth.PermissionWrite), err
 }
 
 // Put stores an object of size bytes under a canned ACL. It is durable, or

@@ -110,7 +110,7 @@ func TestWritesThatMustNotBe(t *testing.T) {
 func TestWritableByGrant(t *testing.T) {
 	c := start(t, t.TempDir())
 	for bucket, grant := range map[string]string{"written": "WRITE", "full": "FULL_CONTROL", "read": "READ"} {
-		grantee := aws.String(bertID)
+		grantee := aws.String("id=" + bertID)
 		in := &s3.CreateBucketInput{Bucket: aws.String(bucket), ObjectOwnership: types.ObjectOwnershipBucketOwnerPreferred}
 		switch grant {
 		case "WRITE":
@@ -136,9 +136,7 @@ func TestWritableByGrant(t *testing.T) {
 // old one's.
 func TestReplacing(t *testing.T) {
 	c := start(t, t.TempDir())
-	if err := c.MakeBucket(t.Context(), annaID, "bucket"); err != nil {
-		t.Fatal(err)
-	}
+	c.bucketWithACLs(c.anna(), "bucket")
 	for acl, want := range map[string]bool{"public-read": true, "private": false} {
 		for _, first := range []string{"public-read", "private"} {
 			for _, put := range []string{first, acl} {

@@ -126,7 +126,81 @@ def versions():
     want(sorted(d["VersionId"] for d in out["Deleted"]), sorted(made))
 
 
-AREAS = [encryption, lifecycle, settings, versions]
+def acls():
+    name = bucket(ObjectOwnership="ObjectWriter")
+    grants = lambda **of: [(g["Grantee"].get("ID") or g["Grantee"]["URI"].split("/")[-1], g["Permission"]) for g in of["Grants"]]
+    anna.put_object(Bucket=name, Key="o", Body="x")
+    for other in (bert, nobody):
+        refused("AccessDenied", other.get_object, Bucket=name, Key="o")
+        refused("AccessDenied", other.list_objects, Bucket=name)
+    anna.put_bucket_acl(Bucket=name, ACL="public-read-write")
+    want(grants(**anna.get_bucket_acl(Bucket=name)), [(ANNA, "FULL_CONTROL"), ("AllUsers", "READ"), ("AllUsers", "WRITE")])
+    nobody.put_object(Bucket=name, Key="anonymous", Body="x")
+    bert.put_object(Bucket=name, Key="bert's", Body="x")
+    refused("AccessDenied", anna.get_object, Bucket=name, Key="bert's")  # the bucket's owner is not the object's
+    bert.get_object(Bucket=name, Key="bert's")
+    refused("AccessDenied", nobody.get_object, Bucket=name, Key="o")  # READ of the bucket is of its listing
+    refused("NoSuchKey", nobody.get_object, Bucket=name, Key="nothing")
+    for permission, may in (("READ", "r"), ("READ_ACP", "a"), ("WRITE_ACP", "w"), ("FULL_CONTROL", "raw")):
+        anna.put_object_acl(Bucket=name, Key="o", AccessControlPolicy={"Owner": {"ID": ANNA}, "Grants": [
+            {"Grantee": {"Type": "CanonicalUser", "ID": BERT}, "Permission": permission}]})
+        for letter, call, parameters in (("r", bert.get_object, {}), ("a", bert.get_object_acl, {}), ("w", bert.put_object_acl, {"ACL": "private"})):
+            if letter in may:
+                call(Bucket=name, Key="o", **parameters)
+            else:
+                refused("AccessDenied", call, Bucket=name, Key="o", **parameters)
+    anna.put_object_acl(Bucket=name, Key="o", ACL="authenticated-read")
+    bert.get_object(Bucket=name, Key="o")
+    refused("AccessDenied", nobody.get_object, Bucket=name, Key="o")
+    refused("InvalidArgument", anna.put_object_acl, Bucket=name, Key="o", GrantRead="id=nobody-we-know")
+    refused("UnresolvableGrantByEmailAddress", anna.put_object_acl, Bucket=name, Key="o", GrantRead="emailAddress=a@example.org")
+    anna.put_object(Bucket=name, Key="o", Body="x", ACL="public-read")
+    nobody.get_object(Bucket=name, Key="o")
+    block = {"BlockPublicAcls": True, "IgnorePublicAcls": True, "BlockPublicPolicy": True, "RestrictPublicBuckets": True}
+    anna.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=block)
+    refused("AccessDenied", anna.put_object, Bucket=name, Key="o", Body="x", ACL="public-read")
+    refused("AccessDenied", anna.put_object_acl, Bucket=name, Key="o", ACL="public-read")
+    refused("AccessDenied", nobody.get_object, Bucket=name, Key="o")
+    public = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{name}/*"}
+    refused("AccessDenied", anna.put_bucket_policy, Bucket=name, Policy=policy(public))
+    off = bucket()
+    refused("AccessControlListNotSupported", anna.put_bucket_acl, Bucket=off, ACL="public-read")
+    refused("AccessControlListNotSupported", anna.put_object, Bucket=off, Key="o", Body="x", ACL="public-read")
+    refused("InvalidBucketAclWithObjectOwnership", bucket, ACL="public-read")
+
+
+def policy(*statements):
+    return json.dumps({"Version": "2012-10-17", "Statement": statements})
+
+
+def policies():
+    name = bucket()
+    of = f"arn:aws:s3:::{name}"
+    for key in ("o", "public/o"):
+        anna.put_object(Bucket=name, Key=key, Body="x")
+    anna.put_bucket_policy(Bucket=name, Policy=policy({
+        "Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{BERT}:root"}, "Action": ["s3:ListBucket", "s3:GetObject"],
+        "Resource": [of, of + "/public/*"]}))
+    bert.list_objects(Bucket=name)
+    bert.get_object(Bucket=name, Key="public/o")
+    refused("AccessDenied", bert.get_object, Bucket=name, Key="o")
+    anna.put_object(Bucket=name, Key="o", Body="x")  # the owner needs no policy
+    want(json.loads(anna.get_bucket_policy(Bucket=name)["Policy"])["Statement"][0]["Effect"], "Allow")
+    want(anna.get_bucket_policy_status(Bucket=name)["PolicyStatus"]["IsPublic"], False)
+    anna.put_bucket_policy(Bucket=name, Policy=policy({
+        "Effect": "Allow", "Principal": "*", "Action": "s3:ListBucket", "Resource": of,
+        "Condition": {"StringEquals": {"s3:prefix": "public/"}}}))
+    nobody.list_objects(Bucket=name, Prefix="public/")
+    refused("AccessDenied", bert.list_objects, Bucket=name)
+    want(anna.get_bucket_policy_status(Bucket=name)["PolicyStatus"]["IsPublic"], True)
+    anna.put_bucket_policy(Bucket=name, Policy=policy({"Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": of + "/*"}))
+    refused("AccessDenied", anna.get_object, Bucket=name, Key="o")
+    refused("MalformedPolicy", anna.put_bucket_policy, Bucket=name, Policy="{")
+    refused("NotImplemented", anna.put_bucket_policy, Bucket=name, Policy=policy({
+        "Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "NotAction": "s3:PutObject", "Resource": of + "/*"}))
+
+
+AREAS = [acls, encryption, lifecycle, policies, settings, versions]
 for check in AREAS:
     area = check.__name__
     if len(sys.argv) > 2 and area not in sys.argv[2:]:
