@@ -2,6 +2,7 @@ package walrus
 
 import (
 	"context"
+	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
@@ -63,8 +64,21 @@ func (s *store) DeleteBucketPolicy(ctx context.Context, bucket string) error {
 	return s.settle("DeleteBucketPolicy", s.Posix.DeleteBucketPolicy(ctx, bucket), bucket)
 }
 
-// PutBucketOwnershipControls says who owns what others put into a bucket.
+// PutBucketOwnershipControls says who owns what others put into a bucket. ACLs are
+// not turned off while the bucket's own grants something to others.
 func (s *store) PutBucketOwnershipControls(ctx context.Context, bucket string, o types.ObjectOwnership) error {
+	owner, err := s.owner(ctx, bucket)
+	if err != nil {
+		return err
+	}
+	acl, err := s.bucketGrants(bucket, owner)
+	if err != nil {
+		return s.known("PutBucketOwnershipControls", err)
+	}
+	others := slices.ContainsFunc(acl.List, func(g grant) bool { return g.To != owner })
+	if others && o == types.ObjectOwnershipBucketOwnerEnforced {
+		return s3err.GetAPIError(s3err.ErrInvalidBucketAclWithObjectOwnership)
+	}
 	return s.settle("PutBucketOwnershipControls", s.Posix.PutBucketOwnershipControls(ctx, bucket, o), bucket)
 }
 

@@ -13,6 +13,9 @@ func finish(ctx fiber.Ctx) error {
 	err := ctx.Next()
 	header := &ctx.Response().Header
 	header.Set(fiber.HeaderServer, "AmazonS3")
+	if is, _ := ctx.Locals(quietName).(bool); is && err == nil && ctx.Response().StatusCode() == http.StatusOK {
+		err = quiet(ctx)
+	}
 	if encrypts(ctx) && len(header.Peek(encryptionHeader)) == 0 {
 		header.Set(encryptionHeader, "AES256")
 	}

@@ -118,6 +118,9 @@ func (s *store) CopyObject(ctx context.Context, in s3response.CopyObjectInput) (
 		return s3response.CopyObjectOutput{}, s.known("CopyObject", err)
 	}
 	out, err := s.Posix.CopyObject(ctx, in)
+	if errors.Is(err, s3err.GetAPIError(s3err.ErrNotModified)) { // which is for reading
+		err = s3err.GetPreconditionFailedErr(s3err.ConditionIfNoneMatch)
+	}
 	if err == nil {
 		err = errors.Join(storeCanned(nil, *in.Bucket, *in.Key, cannedFrom(ctx)), storeGrants(nil, *in.Bucket, *in.Key, owner, g))
 	}

@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/versity/versitygw/backend/posix"
 	"github.com/versity/versitygw/s3err"
 	"github.com/versity/versitygw/s3response"
@@ -55,6 +58,9 @@ func (s *store) UploadPartCopy(ctx context.Context, in *s3.UploadPartCopyInput) 
 func (s *store) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMultipartUploadInput) (s3response.CompleteMultipartUploadResult, string, error) {
 	if err := checkUpload(*in.UploadId); err != nil {
 		return s3response.CompleteMultipartUploadResult{}, "", err
+	}
+	if !ascending(in.MultipartUpload) {
+		return s3response.CompleteMultipartUploadResult{}, "", s3err.GetAPIError(s3err.ErrInvalidPartOrder)
 	}
 	folder := uploadFolder(*in.Key, *in.UploadId)
 	acl := loadCanned(*in.Bucket, folder)
@@ -111,4 +117,15 @@ func uploadFolder(key, uploadID string) string {
 
 func partFile(key, uploadID *string, number *int32) string {
 	return path.Join(uploadFolder(*key, *uploadID), fmt.Sprint(*number))
+}
+
+// ascending reports whether the parts are named in their order: S3 says so before it
+// looks at them.
+func ascending(upload *types.CompletedMultipartUpload) bool {
+	return upload == nil || slices.IsSortedFunc(upload.Parts, func(a, b types.CompletedPart) int {
+		if aws.ToInt32(a.PartNumber) <= aws.ToInt32(b.PartNumber) {
+			return -1
+		}
+		return 1
+	})
 }

@@ -133,6 +133,7 @@ func (w *Walrus) assemble(o Options) error {
 		s3api.WithMiddleware("/", w.steer),
 		s3api.WithMiddleware("/", answering(guard)),
 		s3api.WithMiddleware("/", finish),
+		s3api.WithMiddleware("/", answering(inspect)),
 		s3api.WithMiddleware("/", answering(w.noteWish)),
 		s3api.WithMiddleware("/", w.documents),
 	)

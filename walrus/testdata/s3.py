@@ -200,7 +200,49 @@ def policies():
         "Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "NotAction": "s3:PutObject", "Resource": of + "/*"}))
 
 
-AREAS = [acls, encryption, lifecycle, policies, settings, versions]
+def listings():
+    name = bucket()
+    for key in ("a", "b/c", "b/d", "e f", "z/y/x", "control\x01"):
+        anna.put_object(Bucket=name, Key=key, Body="x")
+    plain = anna.list_objects(Bucket=name)
+    want((plain.get("Prefix"), plain.get("Marker"), plain["EncodingType"]), ("", "", "url"))
+    want([o["Key"] for o in plain["Contents"]], ["a", "b/c", "b/d", "control\x01", "e f", "z/y/x"])
+    folders = anna.list_objects_v2(Bucket=name, Delimiter="/", MaxKeys=2)
+    want((folders["IsTruncated"], folders["KeyCount"]), (True, 2))
+    rest = anna.list_objects_v2(Bucket=name, Delimiter="/", ContinuationToken=folders["NextContinuationToken"])
+    want([o["Key"] for o in rest["Contents"]] + [p["Prefix"] for p in rest["CommonPrefixes"]], ["control\x01", "e f", "z/"])
+    want([p["Prefix"] for p in anna.list_objects(Bucket=name, Delimiter=" ")["CommonPrefixes"]], ["e "])
+    want(anna.list_objects_v2(Bucket=name, FetchOwner=True)["Contents"][0]["Owner"], {"ID": ANNA})
+    refused("InvalidArgument", anna.list_objects_v2, Bucket=name, ContinuationToken="")
+    refused("InvalidArgument", anna.list_objects, Bucket=name, MaxKeys=-1)
+    want(anna.list_objects(Bucket=name, MaxKeys=0)["IsTruncated"], False)
+    out = anna.delete_objects(Bucket=name, Delete={"Quiet": True, "Objects": [{"Key": "a"}, {"Key": "nothing"}]})
+    want("Deleted" in out, False)
+    refused("MalformedXML", anna.delete_objects, Bucket=name, Delete={"Objects": [{"Key": str(i)} for i in range(1001)]})
+
+
+def conditions():
+    name = bucket()
+    etag = anna.put_object(Bucket=name, Key="o", Body="x")["ETag"]
+    refused("PreconditionFailed", anna.copy_object, Bucket=name, Key="c", CopySource=f"{name}/o", CopySourceIfNoneMatch=etag)
+    refused("304", anna.get_object, Bucket=name, Key="o", IfNoneMatch=etag)
+    refused("PreconditionFailed", anna.get_object, Bucket=name, Key="o", IfMatch='"other"')
+    refused("InvalidRange", anna.get_object, Bucket=name, Key="o", Range="bytes=5-9")
+    refused("InvalidRequest", nobody.get_object, Bucket=name, Key="o", ResponseContentType="a/b")
+    refused("InvalidStorageClass", anna.put_object, Bucket=name, Key="o", Body="x", StorageClass="NONE")
+    refused("InvalidArgument", anna.put_object, Bucket=name, Key="o", Body="x", ServerSideEncryption="none")
+    upload = anna.create_multipart_upload(Bucket=name, Key="m")["UploadId"]
+    parts = [{"PartNumber": i, "ETag": anna.upload_part(Bucket=name, Key="m", UploadId=upload, PartNumber=i, Body="x")["ETag"]} for i in (1, 2)]
+    refused("InvalidPartOrder", anna.complete_multipart_upload, Bucket=name, Key="m", UploadId=upload, MultipartUpload={"Parts": parts[::-1]})
+    refused("EntityTooSmall", anna.complete_multipart_upload, Bucket=name, Key="m", UploadId=upload, MultipartUpload={"Parts": parts})
+    shared = bucket(ObjectOwnership="ObjectWriter", ACL="public-read")
+    off = {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+    refused("InvalidBucketAclWithObjectOwnership", anna.put_bucket_ownership_controls, Bucket=shared, OwnershipControls=off)
+    anna.put_bucket_acl(Bucket=shared, ACL="private")
+    anna.put_bucket_ownership_controls(Bucket=shared, OwnershipControls=off)
+
+
+AREAS = [acls, conditions, encryption, lifecycle, listings, policies, settings, versions]
 for check in AREAS:
     area = check.__name__
     if len(sys.argv) > 2 and area not in sys.argv[2:]:
