@@ -30,6 +30,10 @@
 // doesn't know (-documents, see documents.go). A bucket takes both along when it is
 // deleted.
 //
+// Every hour, objects and unfinished uploads that lifecycle rules have expired are
+// deleted (expiry.go). What comes with a key of the customer's own lies encrypted with
+// it (customer.go); all else lies as it came, whatever the encryption's header says.
+//
 // What can go wrong. The library's POSIX backend works relative to the
 // process's working directory: Open changes it, Close changes it back, and a
 // second Open in the same process is refused in between. Everything else in the

@@ -3,8 +3,10 @@ package walrus
 import (
 	"bytes"
 	"net/http"
+	"strings"
 
 	"github.com/gofiber/fiber/v3"
+	"github.com/valyala/fasthttp"
 )
 
 // finish puts into the library's answers what S3's have and the library leaves
@@ -16,13 +18,30 @@ func finish(ctx fiber.Ctx) error {
 	if is, _ := ctx.Locals(quietName).(bool); is && err == nil && ctx.Response().StatusCode() == http.StatusOK {
 		err = quiet(ctx)
 	}
-	if encrypts(ctx) && len(header.Peek(encryptionHeader)) == 0 {
+	oneID(header)
+	if k, ok := customerFrom(ctx.RequestCtx()); ok && encrypts(ctx) {
+		header.Set(customerPrefix+"Algorithm", "AES256")
+		header.Set(customerPrefix+"Key-Md5", k.digest)
+	} else if encrypts(ctx) && len(header.Peek(encryptionHeader)) == 0 {
 		header.Set(encryptionHeader, "AES256")
 	}
 	if status := ctx.Response().StatusCode(); status >= http.StatusBadRequest {
 		reword(ctx)
 	}
 	return err
+}
+
+// oneID leaves one of each request id, which the library sets in two spellings.
+func oneID(header *fasthttp.ResponseHeader) {
+	for _, name := range []string{"X-Amz-Request-Id", "X-Amz-Id-2"} {
+		lower := strings.ToLower(name)
+		if len(header.Peek(name)) > 0 && len(header.PeekAll(lower))+len(header.PeekAll(name)) > 1 {
+			value := string(header.Peek(name))
+			header.Del(lower)
+			header.Del(name)
+			header.Set(name, value)
+		}
+	}
 }
 
 const encryptionHeader = "X-Amz-Server-Side-Encryption"

@@ -1,7 +1,6 @@
 package walrus
 
 import (
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -48,10 +47,8 @@ func guard(ctx fiber.Ctx) error {
 	}
 	ctx.Locals(keyName, key)
 	ctx.Locals(bucketName, bucket)
-	for name := range ctx.Request().Header.All() {
-		if strings.HasPrefix(strings.ToLower(string(name)), "x-amz-server-side-encryption-customer-") {
-			return refusal(http.StatusNotImplemented, "NotImplemented", "encryption with keys of the customer is not supported yet: header %s", name)
-		}
+	if err := readCustomerKey(ctx); err != nil {
+		return err
 	}
 	if acl := ctx.Get("X-Amz-Acl"); acl != "" && key != "" {
 		if !slices.Contains(cannedACLs, acl) {

@@ -12,8 +12,9 @@ import (
 )
 
 // lifecycleRules says what becomes of a bucket's objects with time. Expirations
-// and the ends of unfinished uploads are done (expiry.go); transitions are kept
-// and change nothing, for there is one storage class.
+// and the ends of unfinished uploads are done (expiry.go). Transitions are kept and
+// change nothing, for there is one storage class; so is, so far, what is said of older
+// versions and of delete markers.
 type lifecycleRules struct {
 	XMLName xml.Name        `xml:"LifecycleConfiguration"`
 	Space   string          `xml:"xmlns,attr,omitempty"`

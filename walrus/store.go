@@ -105,7 +105,11 @@ func (s *store) PutObject(ctx context.Context, in s3response.PutObjectInput) (s3
 		return s3response.PutObjectOutput{}, s.known("PutObject", err)
 	}
 	out, err := s.PutObjectWithPostFunc(ctx, in, func(f *os.File) error {
-		return errors.Join(storeCanned(f, *in.Bucket, *in.Key, acl), storeGrants(f, *in.Bucket, *in.Key, owner, g))
+		var sealed error
+		if k, ok := customerFrom(ctx); ok {
+			sealed = k.encrypt(f)
+		}
+		return errors.Join(sealed, storeCanned(f, *in.Bucket, *in.Key, acl), storeGrants(f, *in.Bucket, *in.Key, owner, g))
 	})
 	err = s.settleVersions(err, &out.VersionID, *in.Bucket, *in.Key)
 	return out, s.settle("PutObject", err, *in.Bucket, *in.Key)
@@ -116,6 +120,9 @@ func (s *store) CopyObject(ctx context.Context, in s3response.CopyObjectInput) (
 	g, owner, err := s.granted(ctx, *in.Bucket)
 	if err != nil {
 		return s3response.CopyObjectOutput{}, s.known("CopyObject", err)
+	}
+	if err := s.copyable(aws.ToString(in.CopySource)); err != nil {
+		return s3response.CopyObjectOutput{}, err
 	}
 	out, err := s.Posix.CopyObject(ctx, in)
 	if errors.Is(err, s3err.GetAPIError(s3err.ErrNotModified)) { // which is for reading

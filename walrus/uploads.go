@@ -50,6 +50,9 @@ func (s *store) UploadPartCopy(ctx context.Context, in *s3.UploadPartCopyInput) 
 	if err := checkUpload(*in.UploadId); err != nil {
 		return s3response.CopyPartResult{}, err
 	}
+	if err := s.copyable(aws.ToString(in.CopySource)); err != nil {
+		return s3response.CopyPartResult{}, err
+	}
 	out, err := s.Posix.UploadPartCopy(ctx, in)
 	return out, s.settle("UploadPartCopy", err, *in.Bucket, partFile(in.Key, in.UploadId, in.PartNumber))
 }

@@ -50,7 +50,9 @@ type Walrus struct {
 	app       *fiber.App
 	elsewhere http.Handler
 	handover  *handover
-	served    chan error // the handover's server has ended
+	served    chan error         // the handover's server has ended
+	stop      context.CancelFunc // ends expireLoop
+	expired   chan struct{}      // closed when it has ended
 	root      middlewares.RootUserConfig
 	keys      gatekeeper
 	region    string
@@ -91,6 +93,9 @@ func Open(o Options) (_ *Walrus, err error) {
 	if err := w.assemble(o); err != nil {
 		return nil, err
 	}
+	ctx, stop := context.WithCancel(context.Background())
+	w.stop, w.expired = stop, make(chan struct{})
+	go w.expireLoop(ctx)
 	go func() { w.served <- w.Serve(w.handover) }()
 	return w, nil
 }
@@ -187,6 +192,8 @@ func (w *Walrus) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), graceTime)
 	defer cancel()
 	_ = w.handover.Close()
+	w.stop()
+	<-w.expired
 	err := w.app.ShutdownWithContext(ctx)
 	if err != nil {
 		err = fmt.Errorf("end S3 requests under way: %w", err)

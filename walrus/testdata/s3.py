@@ -44,6 +44,27 @@ def bucket(**parameters):
     return name
 
 
+def customer():
+    name = bucket()
+    body = bytes(i % 251 for i in range(1000))
+    key = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "k" * 32}
+    want(anna.put_object(Bucket=name, Key="o", Body=body, **key).get("SSECustomerAlgorithm"), "AES256")
+    for parameters, part in (({}, body), ({"Range": "bytes=17-40"}, body[17:41]), ({"Range": "bytes=-7"}, body[-7:])):
+        out = anna.get_object(Bucket=name, Key="o", **key, **parameters)
+        want(out["Body"].read() == part, True, str(parameters))
+        want((out.get("ServerSideEncryption"), out["SSECustomerAlgorithm"]), (None, "AES256"))
+    want(anna.head_object(Bucket=name, Key="o", **key)["ContentLength"], 1000)
+    refused("400", anna.head_object, Bucket=name, Key="o")
+    refused("InvalidRequest", anna.get_object, Bucket=name, Key="o")
+    refused("InvalidRequest", anna.copy_object, Bucket=name, Key="c", CopySource=f"{name}/o")
+    refused("AccessDenied", anna.get_object, Bucket=name, Key="o", SSECustomerAlgorithm="AES256", SSECustomerKey="j" * 32)
+    for change in ({"SSECustomerKey": "short"}, {"SSECustomerAlgorithm": "aes"}, {"SSECustomerKeyMD5": "AAAAAAAAAAAAAAAAAAAAAA=="}):
+        refused("InvalidArgument", anna.put_object, Bucket=name, Key="o", Body="x", **{**key, **change})
+    anna.put_object(Bucket=name, Key="plain", Body="x")
+    refused("InvalidRequest", anna.get_object, Bucket=name, Key="plain", **key)
+    refused("NotImplemented", anna.create_multipart_upload, Bucket=name, Key="m", **key)
+
+
 def encryption():
     name = bucket()
     rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}, "BucketKeyEnabled": False}
@@ -242,7 +263,7 @@ def conditions():
     anna.put_bucket_ownership_controls(Bucket=shared, OwnershipControls=off)
 
 
-AREAS = [acls, conditions, encryption, lifecycle, listings, policies, settings, versions]
+AREAS = [acls, conditions, customer, encryption, lifecycle, listings, policies, settings, versions]
 for check in AREAS:
     area = check.__name__
     if len(sys.argv) > 2 and area not in sys.argv[2:]:
