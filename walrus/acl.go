@@ -186,9 +186,6 @@ func (d *desk) wished(now grants) (grants, error) {
 	if sent.Owner == nil || sent.Owner.ID == "" || sent.List == nil || len(sent.List.Grants) > mostGrants {
 		return grants{}, s3err.GetAPIError(s3err.ErrMalformedACL)
 	}
-	if sent.Owner.ID != now.Owner {
-		return grants{}, s3err.GetAPIError(s3err.ErrAccessDenied)
-	}
 	out := grants{Owner: now.Owner, List: []grant{}}
 	for _, one := range sent.List.Grants {
 		to, err := d.walrus.granteeXML(one)
@@ -196,6 +193,9 @@ func (d *desk) wished(now grants) (grants, error) {
 			return grants{}, err
 		}
 		out.List = append(out.List, grant{to, one.May})
+	}
+	if sent.Owner.ID != now.Owner {
+		return grants{}, s3err.GetAPIError(s3err.ErrAccessDenied)
 	}
 	return out, nil
 }
@@ -208,6 +208,9 @@ func (w *Walrus) granteeXML(one grantXML) (string, error) {
 	}
 	switch one.Grantee.Type {
 	case "CanonicalUser":
+		if one.Grantee.ID == "" {
+			return "", s3err.GetAPIError(s3err.ErrMalformedACL)
+		}
 		return w.grantee("id", one.Grantee.ID)
 	case "Group":
 		return w.grantee("uri", one.Grantee.URI)

@@ -20,12 +20,12 @@ func (s *store) CreateBucket(ctx context.Context, in *s3.CreateBucketInput, acl 
 		return s.known("CreateBucket", err)
 	}
 	w := wishOf(ctx)
-	if in.ObjectOwnership == types.ObjectOwnershipBucketOwnerEnforced && (w.list != nil || w.canned != "" && w.canned != "private") {
-		return s3err.GetAPIError(s3err.ErrInvalidBucketAclWithObjectOwnership)
-	}
 	wished, err := w.grants(parsed.Owner, parsed.Owner)
 	if err != nil {
 		return err
+	}
+	if in.ObjectOwnership == types.ObjectOwnershipBucketOwnerEnforced && (w.list != nil || w.canned != "" && w.canned != "private") {
+		return s3err.GetAPIError(s3err.ErrInvalidBucketAclWithObjectOwnership)
 	}
 	if err := s.Posix.CreateBucket(ctx, in, acl); err != nil {
 		return s.known("CreateBucket", err)

@@ -294,3 +294,14 @@ func (g grants) lets(account string, may auth.Permission) bool {
 		return mine && (one.May == may || one.May == auth.PermissionFullControl)
 	})
 }
+
+// published joins what went wrong when an object that is published already got its ACL.
+// That it is gone is nothing: somebody deleted it meanwhile, or is replacing it.
+func published(errs ...error) error {
+	for i, err := range errs {
+		if errors.Is(err, fs.ErrNotExist) {
+			errs[i] = nil
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -129,7 +129,7 @@ func (s *store) CopyObject(ctx context.Context, in s3response.CopyObjectInput) (
 		err = s3err.GetPreconditionFailedErr(s3err.ConditionIfNoneMatch)
 	}
 	if err == nil {
-		err = errors.Join(storeCanned(nil, *in.Bucket, *in.Key, cannedFrom(ctx)), storeGrants(nil, *in.Bucket, *in.Key, owner, g))
+		err = published(storeCanned(nil, *in.Bucket, *in.Key, cannedFrom(ctx)), storeGrants(nil, *in.Bucket, *in.Key, owner, g))
 	}
 	err = s.settleVersions(err, out.VersionId, *in.Bucket, *in.Key)
 	return out, s.settle("CopyObject", err, *in.Bucket, *in.Key)

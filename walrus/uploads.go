@@ -77,7 +77,7 @@ func (s *store) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMult
 	}
 	out, version, err := s.Posix.CompleteMultipartUpload(ctx, in)
 	if err == nil {
-		err = errors.Join(storeCanned(nil, *in.Bucket, *in.Key, acl), storeGrants(nil, *in.Bucket, *in.Key, owner, g))
+		err = published(storeCanned(nil, *in.Bucket, *in.Key, acl), storeGrants(nil, *in.Bucket, *in.Key, owner, g))
 	}
 	err = s.settleVersions(err, &version, *in.Bucket, *in.Key)
 	return out, version, s.settle("CompleteMultipartUpload", err, *in.Bucket, *in.Key)
