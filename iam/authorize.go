@@ -42,7 +42,7 @@ func (s *IAM) Authorize(p Principal, action, resource string, more ...policy.Con
 	if err != nil {
 		return fmt.Errorf("the policies of %s: %w", p.ARN(), err)
 	}
-	if rights.Everything && !rights.InSession && len(rights.Guard) == 0 {
+	if unbound(rights) {
 		return nil
 	}
 	q := s.request(view, p, action, resource, more...)
@@ -51,6 +51,15 @@ func (s *IAM) Authorize(p Principal, action, resource string, more ...policy.Con
 	}
 	return nil
 }
+
+// Bound says whether policies bind the principal: all but an account's admin
+// whose account has none.
+func (s *IAM) Bound(p Principal) bool {
+	rights, err := s.rights(s.Store.View(), p)
+	return err != nil || !unbound(rights)
+}
+
+func unbound(r *policy.Rights) bool { return r.Everything && !r.InSession && len(r.Guard) == 0 }
 
 // request as it is decided on.
 func (s *IAM) request(r state.Reader, p Principal, action, resource string, more ...policy.Context) *policy.Request {

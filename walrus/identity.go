@@ -38,7 +38,10 @@ type Account struct {
 // library knows an account by one string, called Access there: here that is
 // the account's number and never the access key, so that all keys of an
 // account share what it owns.
-type gatekeeper struct{ identity Identity }
+type gatekeeper struct {
+	identity Identity
+	bound    func(accessKey string) bool // nil binds nobody
+}
 
 var (
 	_ auth.IAMService         = gatekeeper{}
@@ -55,7 +58,11 @@ func (g gatekeeper) DeriveSigningKey(access, sessionToken, date, region, service
 	if subtle.ConstantTimeCompare([]byte(sessionToken), []byte(account.SessionToken)) != 1 {
 		return nil, auth.Account{}, auth.ErrInvalidSessionToken
 	}
-	return signingKey(account.Secret, date, region, service), libraryAccount(account), nil
+	known := libraryAccount(account)
+	if g.bound != nil && g.bound(access) {
+		known.Secret = limited
+	}
+	return signingKey(account.Secret, date, region, service), known, nil
 }
 
 // signingKey is Signature Version 4's kSigning.

@@ -96,6 +96,9 @@ func (s *store) ListBuckets(ctx context.Context, in s3response.ListBucketsInput)
 
 // PutObject stores an object and the canned ACL that came with it.
 func (s *store) PutObject(ctx context.Context, in s3response.PutObjectInput) (s3response.PutObjectOutput, error) {
+	if err := formAllowed(ctx); err != nil {
+		return s3response.PutObjectOutput{}, err
+	}
 	if err := checkKey(*in.Key); err != nil { // a form names its key in the body, past guard
 		return s3response.PutObjectOutput{}, err
 	}

@@ -29,6 +29,10 @@ type Options struct {
 	Identity Identity
 	// Region is the one that requests must be signed for; us-east-1 if empty.
 	Region string
+	// Bound says whether policies bind the holder of an access key, and May whether
+	// they allow it something. Without them accounts alone count.
+	Bound func(accessKey string) bool
+	May   func(Ask) bool
 	// Elsewhere answers requests on the store's connections that aren't plainly
 	// S3's: the front itself, which passes them to Handler where they are for
 	// S3 after all. Without it everything is for S3.
@@ -49,6 +53,8 @@ type Walrus struct {
 	store     *store
 	app       *fiber.App
 	elsewhere http.Handler
+	bound     func(accessKey string) bool
+	may       func(Ask) bool
 	handover  *handover
 	served    chan error         // the handover's server has ended
 	stop      context.CancelFunc // ends expireLoop
@@ -131,12 +137,14 @@ func (w *Walrus) assemble(o Options) error {
 		return fmt.Errorf("make up a root user: %w", err)
 	}
 	w.root = middlewares.RootUserConfig{Access: "-" + hex.EncodeToString(secret[:8]), Secret: hex.EncodeToString(secret)}
-	w.keys, w.region = gatekeeper{o.Identity}, o.Region
+	w.keys, w.region = gatekeeper{o.Identity, o.Bound}, o.Region
+	w.bound, w.may = o.Bound, o.May
 	server, err := s3api.New(w.store, w.root, o.Region, w.keys, nil, nil, nil, nil,
 		s3api.WithQuiet(), s3api.WithDisableACL(), s3api.WithKeepAlive(),
 		s3api.WithConcurrencyLimiter(maxConnections, maxRequests),
 		s3api.WithMiddleware("/", w.steer),
 		s3api.WithMiddleware("/", answering(guard)),
+		s3api.WithMiddleware("/", answering(w.rights)),
 		s3api.WithMiddleware("/", finish),
 		s3api.WithMiddleware("/", answering(inspect)),
 		s3api.WithMiddleware("/", answering(w.noteWish)),

@@ -80,13 +80,21 @@ type cloud struct {
 // start opens a Walrus on dir behind a front; it ends with the test.
 func start(t *testing.T, dir string) *cloud {
 	t.Helper()
+	return startWith(t, dir, func(*Options) {})
+}
+
+// startWith is start with other options.
+func startWith(t *testing.T, dir string, change func(*Options)) *cloud {
+	t.Helper()
 	c := &cloud{t: t, keys: testKeys(), log: &bytes.Buffer{}}
 	front := &front{}
 	var err error
-	c.Walrus, err = Open(Options{
+	o := Options{
 		Dir: dir, Identity: c.keys, Elsewhere: front,
 		Logger: slog.New(slog.NewTextHandler(c.log, nil)),
-	})
+	}
+	change(&o)
+	c.Walrus, err = Open(o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,6 +38,19 @@ func (k keyring) Exists(account string) bool {
 	return ok
 }
 
+// bound says whether policies bind the holder of a key: all but most admins.
+func (k keyring) bound(accessKey string) bool {
+	p, _, _, ok := k.iam.Holder(accessKey)
+	return ok && k.iam.Bound(p)
+}
+
+func (k keyring) may(a walrus.Ask) bool {
+	p, _, _, ok := k.iam.Holder(a.AccessKey)
+	at, _ := netip.ParseAddr(a.Source)
+	p.Around = &iam.Around{Source: at}
+	return ok && k.iam.Authorize(p, a.Action, a.Resource) == nil
+}
+
 // objects is what EC2 reads of Walrus, with the rights of who asks.
 type objects struct{ *walrus.Walrus }
 

@@ -106,7 +106,7 @@ func build(ctx context.Context, s settings, endpoint string, log *slog.Logger) (
 	// turns out not to be S3's.
 	h.front = &front.Front{IAM: h.iam, Now: time.Now, Log: log, Ready: h.store.Err}
 	h.walrus, err = walrus.Open(walrus.Options{
-		Dir: s.folder.Path("walrus"), Identity: keyring{h.iam}, Region: iam.Region, Elsewhere: h.front, Logger: log,
+		Dir: s.folder.Path("walrus"), Identity: keyring{h.iam}, Bound: keyring{h.iam}.bound, May: keyring{h.iam}.may, Region: iam.Region, Elsewhere: h.front, Logger: log,
 	})
 	if err != nil {
 		return nil, err
