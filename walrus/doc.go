@@ -15,6 +15,7 @@
 //	    steer   not S3? back to the front; path prefix of Eucalyptus removed
 //	    guard   names, sizes and ACLs that the library would choke on
 //	    documents  settings of buckets that the library has no word for
+//	    rights  what policies don't let the key's holder do, before the key is proven
 //	    library signature, policy, XML; it decides by a policy made of all ACLs (policy.go)
 //	    store   the library's POSIX backend, made durable
 //
