@@ -66,7 +66,7 @@ func TestWhoGetsBytes(t *testing.T) {
 	if err := w.MakeBucket(ctx, string(anna), "annas"); err != nil {
 		t.Fatal(err)
 	}
-	for _, acl := range []string{"private", "aws-exec-read", "public-read"} {
+	for _, acl := range []string{"private", "aws-exec-read"} {
 		if err := w.Put(ctx, "annas", acl, acl, strings.NewReader("bytes"), 5); err != nil {
 			t.Fatal(err)
 		}
@@ -80,7 +80,6 @@ func TestWhoGetsBytes(t *testing.T) {
 		{iam.Principal{Account: anna}, "private", true, true},
 		{iam.Principal{Account: bert}, "private", false, false},
 		{iam.Principal{Account: bert}, "aws-exec-read", true, false},
-		{iam.Principal{Account: bert}, "public-read", true, true},
 		{system, "private", true, true},
 	} {
 		denied := func(what string, err error, may bool) {
