@@ -62,7 +62,12 @@ type Instance struct {
 	ClientToken string           `json:"client_token,omitempty"`
 	Shutdown    ShutdownBehavior `json:"shutdown"`
 
-	TokensRequired bool `json:"tokens_required,omitempty"` // of the guest's programs, by the metadata service
+	// What the metadata service does for the guest's programs.
+	TokensRequired bool              `json:"tokens_required,omitempty"`
+	MetadataOff    bool              `json:"metadata_off,omitempty"`  // it answers nothing
+	HopLimit       int               `json:"hop_limit,omitempty"`     // of replies with tokens; 0 is 1: see Hops
+	MetadataTags   bool              `json:"metadata_tags,omitempty"` // it tells the instance's tags
+	Tags           map[string]string `json:"tags,omitempty"`          // these, in assignments alone
 
 	Wish     Wish      `json:"wish"`
 	Wishes   int       `json:"wishes"` // counts changes of Wish, from 1 at launch
@@ -111,6 +116,9 @@ func (i *Instance) HostName() string {
 func (i *Instance) Interface() InterfaceID {
 	return InterfaceID(DerivedID(PrefixInterface, "interface of "+string(i.ID)))
 }
+
+// Hops that a reply with a token may make, EC2's HttpPutResponseHopLimit.
+func (i *Instance) Hops() int { return max(i.HopLimit, 1) }
 
 // Domain of the names inside the cloud: that of EC2's first region, which
 // programs know.

@@ -318,3 +318,20 @@ func TestPasswordStays(t *testing.T) {
 	}
 	say("")
 }
+
+// Tags go to the node of an instance whose metadata tells them, and to no other.
+func TestTagsAreAssigned(t *testing.T) {
+	d := newDesk(t)
+	d.launch("i-00000001", "node-1")
+	for _, told := range []bool{false, true} {
+		d.update(func(tx *state.Tx) {
+			i, _, _ := state.Instances.Get(tx, "i-00000001")
+			changed := *i
+			changed.MetadataTags = told
+			state.ChangeInstance(tx, changed)
+		})
+		if tags := d.Assignment("node-1").Instances[0].Tags; (tags["k"] == "v") != told {
+			t.Errorf("tags told %t: the node is assigned %v", told, tags)
+		}
+	}
+}

@@ -42,7 +42,7 @@ func (c *Controller) Assignment(id cloud.NodeID) link.Assignment {
 	a := link.Assignment{Node: id, Generation: generation}
 	for i := range state.InstancesByNode.By(view, id) {
 		if i.Wish == cloud.WishRunning {
-			a.Instances = append(a.Instances, *i)
+			a.Instances = append(a.Instances, withTags(view, *i))
 		}
 	}
 	busy := map[cloud.VolumeID]bool{}
@@ -62,6 +62,14 @@ func (c *Controller) Assignment(id cloud.NodeID) link.Assignment {
 	}
 	a.Groups = groups(view, a.Instances)
 	return a
+}
+
+// withTags is the instance with its tags, if its metadata tells them.
+func withTags(view *state.View, i cloud.Instance) cloud.Instance {
+	if set, _, ok := state.TagSets.Get(view, string(i.ID)); ok && i.MetadataTags {
+		i.Tags = set.Tags
+	}
+	return i
 }
 
 // TakeIn writes what a report says that wasn't known. A machine that is as it was

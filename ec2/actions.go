@@ -13,6 +13,7 @@ var actions = table(
 	named("StartInstances", writing(startInstances)).on("instance"),
 	named("StopInstances", writing(stopInstances)).on("instance"),
 	named("ModifyInstanceAttribute", writing(modifyInstanceAttribute)).on("instance"),
+	named("ModifyInstanceMetadataOptions", writing(modifyMetadataOptions)).on("instance"),
 	named("GetConsoleOutput", reading(getConsoleOutput)).on("instance"),
 	named("GetConsoleScreenshot", reading(getConsoleScreenshot)).on("instance"),
 	named("GetPasswordData", reading(getPasswordData)).on("instance"),

@@ -63,14 +63,15 @@ func (c *aCloud) withTasks() *aCloud {
 // without.
 func requiredOf(name string) []string {
 	return map[string][]string{
-		"RunInstances":              {"ImageId=" + hvmImage},
-		"DescribeInstanceAttribute": {"InstanceId=i-00000001", "Attribute=userData"},
-		"TerminateInstances":        {"InstanceId.1=i-00000001"},
-		"RebootInstances":           {"InstanceId.1=i-00000001"},
-		"StartInstances":            {"InstanceId.1=" + stoppedInstance},
-		"StopInstances":             {"InstanceId.1=" + backedInstance},
-		"ModifyInstanceAttribute":   {"InstanceId=" + backedInstance, "InstanceInitiatedShutdownBehavior.Value=stop"},
-		"CreateImage":               {"InstanceId=" + backedInstance, "Name=of an instance"},
+		"RunInstances":                  {"ImageId=" + hvmImage},
+		"DescribeInstanceAttribute":     {"InstanceId=i-00000001", "Attribute=userData"},
+		"TerminateInstances":            {"InstanceId.1=i-00000001"},
+		"RebootInstances":               {"InstanceId.1=i-00000001"},
+		"StartInstances":                {"InstanceId.1=" + stoppedInstance},
+		"StopInstances":                 {"InstanceId.1=" + backedInstance},
+		"ModifyInstanceAttribute":       {"InstanceId=" + backedInstance, "InstanceInitiatedShutdownBehavior.Value=stop"},
+		"ModifyInstanceMetadataOptions": {"InstanceId=" + backedInstance, "HttpTokens=required"},
+		"CreateImage":                   {"InstanceId=" + backedInstance, "Name=of an instance"},
 
 		"CreateVolume":              {"AvailabilityZone=one", "Size=1"},
 		"DeleteVolume":              {"VolumeId=" + freeVolume},

@@ -29,6 +29,7 @@ type instanceAttributeReply struct {
 	EBSOptimized  *attribute     `xml:"ebsOptimized"`
 	Groups        *groupsReply   `xml:"groupSet"`
 	Mappings      *mappingsReply `xml:"blockDeviceMapping"`
+	SourceCheck   *attribute     `xml:"sourceDestCheck"`
 }
 
 type groupsReply struct {
@@ -49,20 +50,23 @@ var instanceAttributes = map[string]func(*call, *instanceAttributeReply, *cloud.
 	"instanceType": func(_ *call, r *instanceAttributeReply, i *cloud.Instance) { r.Type = &attribute{string(i.Type)} },
 	"kernel":       func(_ *call, r *instanceAttributeReply, i *cloud.Instance) { r.Kernel = &attribute{refID(i.Kernel)} },
 	"ramdisk":      func(_ *call, r *instanceAttributeReply, i *cloud.Instance) { r.Ramdisk = &attribute{refID(i.Ramdisk)} },
-	"instanceInitiatedShutdownBehavior": func(_ *call, r *instanceAttributeReply, i *cloud.Instance) {
+	shutdownAttribute: func(_ *call, r *instanceAttributeReply, i *cloud.Instance) {
 		r.Shutdown = &attribute{string(i.Shutdown)}
 	},
 	"rootDeviceName":        func(_ *call, r *instanceAttributeReply, i *cloud.Instance) { r.RootDevice = &attribute{i.RootDevice} },
 	"disableApiTermination": func(_ *call, r *instanceAttributeReply, _ *cloud.Instance) { r.NoTermination = falseAttribute() },
 	"disableApiStop":        func(_ *call, r *instanceAttributeReply, _ *cloud.Instance) { r.NoStop = falseAttribute() },
 	"ebsOptimized":          func(_ *call, r *instanceAttributeReply, _ *cloud.Instance) { r.EBSOptimized = falseAttribute() },
+	sourceAttribute: func(_ *call, r *instanceAttributeReply, _ *cloud.Instance) {
+		r.SourceCheck = &attribute{strconv.FormatBool(true)}
+	},
 	"groupSet": func(_ *call, r *instanceAttributeReply, i *cloud.Instance) {
 		r.Groups = &groupsReply{groupRefs(i.Groups)}
 	},
 	"blockDeviceMapping": func(c *call, r *instanceAttributeReply, i *cloud.Instance) {
 		r.Mappings = &mappingsReply{c.volumesReply(i)}
 	},
-	"userData": func(_ *call, r *instanceAttributeReply, i *cloud.Instance) {
+	userDataAttribute: func(_ *call, r *instanceAttributeReply, i *cloud.Instance) {
 		r.UserData = &attribute{base64.StdEncoding.EncodeToString(i.UserData)}
 	},
 }

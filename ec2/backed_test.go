@@ -237,8 +237,8 @@ func TestTokensForMetadata(t *testing.T) {
 			parameters = append(parameters, "MetadataOptions.HttpTokens="+test.asked)
 		}
 		i := get[reservationReply](c, c.user, "RunInstances", parameters...).Instances[0]
-		if stored, _ := launched(c, i.ID); i.MetadataTokens != test.want || stored.TokensRequired != (test.want == "required") {
-			t.Errorf("%s with %q: tokens are %s", test.image, test.asked, i.MetadataTokens)
+		if stored, _ := launched(c, i.ID); i.Metadata.Tokens != test.want || stored.TokensRequired != (test.want == "required") {
+			t.Errorf("%s with %q: tokens are %s", test.image, test.asked, i.Metadata.Tokens)
 		}
 	}
 }

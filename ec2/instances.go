@@ -28,41 +28,39 @@ type groupRef struct {
 }
 
 type instanceReply struct {
-	ID               string           `xml:"instanceId"`
-	Image            string           `xml:"imageId"`
-	State            stateReply       `xml:"instanceState"`
-	PrivateDNS       string           `xml:"privateDnsName"`
-	DNS              string           `xml:"dnsName"`
-	Transition       string           `xml:"reason"`
-	KeyName          string           `xml:"keyName,omitempty"`
-	LaunchIndex      int              `xml:"amiLaunchIndex"`
-	ProductCodes     []string         `xml:"productCodes>item"`
-	Type             string           `xml:"instanceType"`
-	LaunchTime       *wire.Time       `xml:"launchTime"`
-	Placement        placement        `xml:"placement"`
-	Kernel           string           `xml:"kernelId,omitempty"`
-	Ramdisk          string           `xml:"ramdiskId,omitempty"`
-	Platform         string           `xml:"platform,omitempty"`
-	Monitoring       string           `xml:"monitoring>state"`
-	PrivateIP        string           `xml:"privateIpAddress,omitempty"`
-	PublicIP         string           `xml:"ipAddress,omitempty"`
-	Groups           []groupRef       `xml:"groupSet>item"`
-	StateReason      *stateReason     `xml:"stateReason"`
-	Architecture     string           `xml:"architecture"`
-	RootDeviceType   string           `xml:"rootDeviceType"`
-	RootDevice       string           `xml:"rootDeviceName,omitempty"`
-	Mappings         []instanceVolume `xml:"blockDeviceMapping>item"`
-	Virtualization   string           `xml:"virtualizationType"`
-	ClientToken      string           `xml:"clientToken"`
-	Tags             []tag            `xml:"tagSet>item"`
-	Hypervisor       string           `xml:"hypervisor"`
-	Interfaces       []string         `xml:"networkInterfaceSet>item"` // of subnets only
-	EBSOptimized     bool             `xml:"ebsOptimized"`
-	Cores            int              `xml:"cpuOptions>coreCount"`
-	ThreadsPerCore   int              `xml:"cpuOptions>threadsPerCore"`
-	MetadataState    string           `xml:"metadataOptions>state"`
-	MetadataTokens   string           `xml:"metadataOptions>httpTokens"`
-	MetadataEndpoint string           `xml:"metadataOptions>httpEndpoint"`
+	ID             string           `xml:"instanceId"`
+	Image          string           `xml:"imageId"`
+	State          stateReply       `xml:"instanceState"`
+	PrivateDNS     string           `xml:"privateDnsName"`
+	DNS            string           `xml:"dnsName"`
+	Transition     string           `xml:"reason"`
+	KeyName        string           `xml:"keyName,omitempty"`
+	LaunchIndex    int              `xml:"amiLaunchIndex"`
+	ProductCodes   []string         `xml:"productCodes>item"`
+	Type           string           `xml:"instanceType"`
+	LaunchTime     *wire.Time       `xml:"launchTime"`
+	Placement      placement        `xml:"placement"`
+	Kernel         string           `xml:"kernelId,omitempty"`
+	Ramdisk        string           `xml:"ramdiskId,omitempty"`
+	Platform       string           `xml:"platform,omitempty"`
+	Monitoring     string           `xml:"monitoring>state"`
+	PrivateIP      string           `xml:"privateIpAddress,omitempty"`
+	PublicIP       string           `xml:"ipAddress,omitempty"`
+	Groups         []groupRef       `xml:"groupSet>item"`
+	StateReason    *stateReason     `xml:"stateReason"`
+	Architecture   string           `xml:"architecture"`
+	RootDeviceType string           `xml:"rootDeviceType"`
+	RootDevice     string           `xml:"rootDeviceName,omitempty"`
+	Mappings       []instanceVolume `xml:"blockDeviceMapping>item"`
+	Virtualization string           `xml:"virtualizationType"`
+	ClientToken    string           `xml:"clientToken"`
+	Tags           []tag            `xml:"tagSet>item"`
+	Hypervisor     string           `xml:"hypervisor"`
+	Interfaces     []string         `xml:"networkInterfaceSet>item"` // of subnets only
+	EBSOptimized   bool             `xml:"ebsOptimized"`
+	Cores          int              `xml:"cpuOptions>coreCount"`
+	ThreadsPerCore int              `xml:"cpuOptions>threadsPerCore"`
+	Metadata       metadataOptions  `xml:"metadataOptions"`
 }
 
 type stateReply struct {
@@ -117,21 +115,13 @@ func (c *call) instanceReply(i *cloud.Instance) instanceReply {
 		Platform: i.Platform, Monitoring: "disabled", Groups: groupRefs(i.Groups), StateReason: reasonOf(i, s), Architecture: i.Architecture,
 		RootDeviceType: rootDeviceType(i), Mappings: c.volumesReply(i), RootDevice: i.RootDevice, Virtualization: string(i.Virtualization),
 		ClientToken: i.ClientToken, Tags: c.tagSet(string(i.ID)), Hypervisor: hypervisor,
-		Cores: i.Size.VCPUs, ThreadsPerCore: 1, MetadataState: "applied", MetadataTokens: tokens(i), MetadataEndpoint: "enabled",
+		Cores: i.Size.VCPUs, ThreadsPerCore: 1, Metadata: metadataOptionsOf(i),
 	}
 	if s != cloud.Terminated {
 		r.PrivateIP, r.PrivateDNS = i.Local.String(), i.PrivateName()
 		r.PublicIP, r.DNS = publicOf(i), publicOf(i)
 	}
 	return r
-}
-
-// tokens says whether the guest's programs need one for the metadata.
-func tokens(i *cloud.Instance) string {
-	if i.TokensRequired {
-		return "required"
-	}
-	return "optional"
 }
 
 // publicOf an instance; there is no DNS for public addresses, so the name is the
@@ -316,25 +306,29 @@ var instanceKind = kind[*cloud.Instance]{
 		"key-name":                         text(func(i *cloud.Instance) string { return i.KeyName }),
 		"launch-index":                     text(func(i *cloud.Instance) string { return strconv.Itoa(i.LaunchIndex) }),
 		"launch-time":                      text(func(i *cloud.Instance) string { return timestamp(i.LaunchedAt) }),
-		"monitoring-state":                 fixed[*cloud.Instance]("disabled"),
-		"owner-id":                         text(func(i *cloud.Instance) string { return string(i.Account) }),
-		"placement-group-name":             fixed[*cloud.Instance](""),
-		"platform":                         text(func(i *cloud.Instance) string { return i.Platform }),
-		"private-dns-name":                 living(func(i *cloud.Instance) string { return i.PrivateName() }),
-		"private-ip-address":               living(func(i *cloud.Instance) string { return i.Local.String() }),
-		"product-code":                     fixed[*cloud.Instance](""),
-		"product-code.type":                fixed[*cloud.Instance](""),
-		"ramdisk-id":                       text(func(i *cloud.Instance) string { return refID(i.Ramdisk) }),
-		"reason":                           text(transition),
-		"reservation-id":                   text(func(i *cloud.Instance) string { return string(i.Reservation) }),
-		"root-device-name":                 text(func(i *cloud.Instance) string { return i.RootDevice }),
-		"root-device-type":                 text(rootDeviceType),
-		"state-reason-code":                text(func(i *cloud.Instance) string { return i.Reason.Code }),
-		"state-reason-message":             text(func(i *cloud.Instance) string { return i.Reason.Message }),
-		"subnet-id":                        fixed[*cloud.Instance](""), // until there are subnets
-		"tenancy":                          fixed[*cloud.Instance]("default"),
-		"virtualization-type":              text(func(i *cloud.Instance) string { return string(i.Virtualization) }),
-		"vpc-id":                           fixed[*cloud.Instance](""),
+		"metadata-options.http-endpoint":   text(func(i *cloud.Instance) string { return enabled(!i.MetadataOff) }),
+		"metadata-options.http-put-response-hop-limit": text(func(i *cloud.Instance) string { return strconv.Itoa(i.Hops()) }),
+		"metadata-options.http-tokens":                 text(tokens),
+		"metadata-options.instance-metadata-tags":      text(func(i *cloud.Instance) string { return enabled(i.MetadataTags) }),
+		"monitoring-state":                             fixed[*cloud.Instance]("disabled"),
+		"owner-id":                                     text(func(i *cloud.Instance) string { return string(i.Account) }),
+		"placement-group-name":                         fixed[*cloud.Instance](""),
+		"platform":                                     text(func(i *cloud.Instance) string { return i.Platform }),
+		"private-dns-name":                             living(func(i *cloud.Instance) string { return i.PrivateName() }),
+		"private-ip-address":                           living(func(i *cloud.Instance) string { return i.Local.String() }),
+		"product-code":                                 fixed[*cloud.Instance](""),
+		"product-code.type":                            fixed[*cloud.Instance](""),
+		"ramdisk-id":                                   text(func(i *cloud.Instance) string { return refID(i.Ramdisk) }),
+		"reason":                                       text(transition),
+		"reservation-id":                               text(func(i *cloud.Instance) string { return string(i.Reservation) }),
+		"root-device-name":                             text(func(i *cloud.Instance) string { return i.RootDevice }),
+		"root-device-type":                             text(rootDeviceType),
+		"state-reason-code":                            text(func(i *cloud.Instance) string { return i.Reason.Code }),
+		"state-reason-message":                         text(func(i *cloud.Instance) string { return i.Reason.Message }),
+		"subnet-id":                                    fixed[*cloud.Instance](""), // until there are subnets
+		"tenancy":                                      fixed[*cloud.Instance]("default"),
+		"virtualization-type":                          text(func(i *cloud.Instance) string { return string(i.Virtualization) }),
+		"vpc-id":                                       fixed[*cloud.Instance](""),
 	},
 }
 

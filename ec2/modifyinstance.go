@@ -17,6 +17,8 @@ type modifyInstanceInput struct {
 	Attribute                         string
 	Value                             string
 	InstanceInitiatedShutdownBehavior struct{ Value string }
+	UserData                          struct{ Value *string }
+	SourceDestCheck                   struct{ Value string }
 	BlockDeviceMapping                []attachedDevice `wire:"BlockDeviceMapping,max=1000"`
 	GroupID                           []string         `wire:"GroupId,max=1000"`
 }
@@ -39,19 +41,19 @@ func modifyInstanceAttribute(c *call, in *modifyInstanceInput) (*reply, error) {
 	if err := c.may(c.arn(i.Account, "instance", string(i.ID))); err != nil {
 		return nil, err
 	}
-	behavior, err := in.shutdownBehavior()
-	switch {
-	case err != nil:
+	change, err := in.change()
+	if err != nil {
 		return nil, err
-	case i.Wish == cloud.WishTerminated:
-		return nil, wire.Errorf("IncorrectInstanceState", "The instance '%s' is not in a state in which it can be changed: it is '%s'.", i.ID, c.stateOf(i))
-	case behavior == "" && len(in.BlockDeviceMapping)+len(in.GroupID) == 0:
-		return nil, wire.Errorf("MissingParameter", "The request must contain an attribute to change: InstanceInitiatedShutdownBehavior, BlockDeviceMapping or GroupId")
-	case behavior == string(cloud.ShutdownStop) && !i.EBS:
-		return nil, wire.InvalidParameterCombination("The instance '%s' does not have an 'ebs' root device type and cannot be stopped: its InstanceInitiatedShutdownBehavior is terminate", i.ID)
-	case behavior != "" && behavior != string(i.Shutdown):
+	}
+	if len(in.BlockDeviceMapping)+len(in.GroupID) == 0 && !in.names() {
+		return nil, wire.Errorf("MissingParameter", "The request must contain an attribute to change: InstanceInitiatedShutdownBehavior, UserData, SourceDestCheck, BlockDeviceMapping or GroupId")
+	}
+	if err := c.checkChange(i, change); err != nil {
+		return nil, err
+	}
+	if change != (instanceChange{}) {
 		changed := *i
-		changed.Shutdown = cloud.ShutdownBehavior(behavior)
+		change.apply(&changed)
 		state.Instances.Put(c.tx, changed)
 		i = &changed
 	}
@@ -84,24 +86,9 @@ func (c *call) changeGroups(i *cloud.Instance, ids []string) error {
 	return nil
 }
 
-const shutdownAttribute = "instanceInitiatedShutdownBehavior"
-
-func (in *modifyInstanceInput) shutdownBehavior() (string, error) {
-	switch in.Attribute {
-	case "", "blockDeviceMapping", "groupSet", shutdownAttribute:
-	default:
-		return "", wire.UnsupportedOperation("The value %s of the parameter Attribute is not supported by this cloud", wire.Shorten(in.Attribute))
-	}
-	behavior := in.InstanceInitiatedShutdownBehavior.Value
-	if in.Attribute == shutdownAttribute {
-		behavior = cmp.Or(behavior, in.Value)
-	} else if in.Value != "" {
-		return "", wire.InvalidParameterCombination("The parameter Value needs Attribute, which says what it is the value of")
-	}
-	if behavior != "" && behavior != string(cloud.ShutdownStop) && behavior != string(cloud.ShutdownTerminate) {
-		return "", wire.InvalidParameterValue("InstanceInitiatedShutdownBehavior", behavior, "Expecting one of stop, terminate.")
-	}
-	return behavior, nil
+// names says whether the request names an attribute, one that changes nothing included.
+func (in *modifyInstanceInput) names() bool {
+	return in.Attribute != "" || in.InstanceInitiatedShutdownBehavior.Value != "" || in.UserData.Value != nil || in.SourceDestCheck.Value != ""
 }
 
 func (c *call) changeAttached(i *cloud.Instance, d attachedDevice) error {

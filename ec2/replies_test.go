@@ -49,6 +49,8 @@ func TestReplies(t *testing.T) {
 	say("GetConsoleOutput", "GetConsoleOutput", "InstanceId="+id)
 	say("GetConsoleScreenshot", "GetConsoleScreenshot", "InstanceId="+id, "WakeUp=true")
 	say("GetPasswordData", "GetPasswordData", "InstanceId="+id)
+	say("ModifyInstanceMetadataOptions", "ModifyInstanceMetadataOptions", "InstanceId="+id, "HttpPutResponseHopLimit=3", "InstanceMetadataTags=enabled")
+	say("DescribeInstanceAttribute-sourceDestCheck", "DescribeInstanceAttribute", "InstanceId="+id, "Attribute=sourceDestCheck")
 	say("RebootInstances", "RebootInstances", "InstanceId.1="+id)
 	say("TerminateInstances", "TerminateInstances", "InstanceId.1="+id)
 	say("DescribeInstances-ending", "DescribeInstances", "InstanceId.1="+id)

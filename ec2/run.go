@@ -1,7 +1,6 @@
 package ec2
 
 import (
-	"encoding/base64"
 	"errors"
 	"slices"
 	"strconv"
@@ -68,16 +67,11 @@ type unserved struct {
 	InstanceInitiatedShutdownBehavior string `wire:"InstanceInitiatedShutdownBehavior,enum=stop|terminate"`
 	HibernationOptions                struct{ Configured bool }
 	EnclaveOptions                    struct{ Enabled bool }
-	MetadataOptions                   struct {
-		HttpTokens           string `wire:"HttpTokens,enum=optional|required"`
-		HttpEndpoint         string
-		HttpProtocolIpv6     string
-		InstanceMetadataTags string
-	}
-	CreditSpecification struct{ CpuCredits string }
-	SubnetID            string `wire:"SubnetId"`
-	PrivateIPAddress    string `wire:"PrivateIpAddress"`
-	IamInstanceProfile  struct{ Arn, Name string }
+	MetadataOptions                   metadataInput
+	CreditSpecification               struct{ CpuCredits string }
+	SubnetID                          string `wire:"SubnetId"`
+	PrivateIPAddress                  string `wire:"PrivateIpAddress"`
+	IamInstanceProfile                struct{ Arn, Name string }
 }
 
 func (in *runInput) check() error {
@@ -90,9 +84,7 @@ func (in *runInput) check() error {
 		only("EnablePrimaryIpv6", strconv.FormatBool(u.EnablePrimaryIpv6), "false"),
 		only("HibernationOptions.Configured", strconv.FormatBool(u.HibernationOptions.Configured), "false"),
 		only("EnclaveOptions.Enabled", strconv.FormatBool(u.EnclaveOptions.Enabled), "false"),
-		only("MetadataOptions.HttpEndpoint", u.MetadataOptions.HttpEndpoint, "", "enabled"),
-		only("MetadataOptions.HttpProtocolIpv6", u.MetadataOptions.HttpProtocolIpv6, "", "disabled"),
-		only("MetadataOptions.InstanceMetadataTags", u.MetadataOptions.InstanceMetadataTags, "", "disabled"),
+		u.MetadataOptions.check("MetadataOptions."),
 		only("CreditSpecification.CpuCredits", u.CreditSpecification.CpuCredits, "", "standard", "unlimited"), // processors aren't metered
 		only("Placement.Tenancy", p.Tenancy, "", "default"),
 		never("Placement.Affinity", p.Affinity, "there are no dedicated hosts"),
@@ -152,15 +144,9 @@ func (in *runInput) checkCounts() error {
 }
 
 func (in *runInput) checkUserData() error {
-	data, err := base64.StdEncoding.DecodeString(in.UserData)
-	if err != nil {
-		return wire.Errorf("InvalidUserData.Malformed", "Invalid BASE64 encoding of the parameter UserData")
-	}
-	if len(data) > maxUserData {
-		return wire.Errorf("InvalidParameterValue", "User data may not exceed 16 KB: UserData has %d bytes", len(data))
-	}
+	data, err := decodeUserData(in.UserData)
 	in.userData = data
-	return nil
+	return err
 }
 
 // checkRun is the step before the transaction.
@@ -245,8 +231,8 @@ func (c *call) modelImage(in *runInput, m *cloud.Instance) error {
 	}
 	m.Image, m.Architecture, m.Virtualization = i.Ref(), i.Architecture, i.Virtualization
 	m.Platform, m.RootDevice, m.EBS = i.Platform, i.RootDevice, i.Root() != nil
-	asked := in.MetadataOptions.HttpTokens
-	m.TokensRequired = asked == "required" || asked == "" && i.IMDS == "v2.0"
+	imageDefaults(i, m)
+	in.MetadataOptions.apply(m)
 	if m.Shutdown, err = in.shutdown(i); err != nil {
 		return err
 	}

@@ -84,7 +84,7 @@ func (c *call) setTags(r resource, tags []tag) error {
 		return wire.Errorf("TagLimitExceeded", "The resource %s would have %d tags; at most %d are allowed", r.id, len(set), maxTags)
 	}
 	c.putTags(r, set)
-	return nil
+	return c.toldAnew(r, set)
 }
 
 // putTags of a resource; they belong to its account, whoever sets them.
@@ -208,9 +208,12 @@ func deleteTags(c *call, in *deleteTagsInput) (*reply, error) {
 		maps.DeleteFunc(set, func(key, value string) bool { return in.deletes(key, value) })
 		if len(set) == 0 {
 			state.TagSets.Delete(c.tx, r.id)
-			continue
+		} else {
+			c.putTags(r, set)
 		}
-		c.putTags(r, set)
+		if err := c.toldAnew(r, set); err != nil {
+			return nil, err
+		}
 	}
 	return accepted()
 }

@@ -4,7 +4,7 @@
 //	PUT /latest/api/token                    a token (IMDSv2)
 //	GET /VERSION/meta-data/…                 the tree of tree.go
 //	GET /VERSION/user-data                   as it was given to RunInstances
-//	GET /VERSION/dynamic/instance-identity/document
+//	GET /VERSION/dynamic/instance-identity/… who the instance is, and the cloud's signature
 //
 // A path that names a folder lists it, one name a line, folders with a slash
 // at their end; every name that is listed answers, which crawlers such as
@@ -12,7 +12,9 @@
 //
 // A token is stateless: when it expires, and a MAC over that and the instance.
 // So it is good on one instance only, and survives a restart of this program.
-// An instance may ask without one unless its TokensRequired is set.
+// An instance may ask without one unless its TokensRequired is set. Replies that
+// carry one go no further than the instance's HopLimit, so that what the guest
+// routes for (a container, say) gets none where that isn't wished.
 //
 // What can go wrong: nothing here writes, and an unknown path is 404. Whoever
 // is no port of the switch is nobody, and finds nothing.
@@ -23,6 +25,7 @@ package metadata
 import (
 	"context"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -36,8 +39,9 @@ import (
 // Instance is what there is to tell.
 type Instance struct {
 	cloud.Instance
-	Region string
-	Subnet netip.Prefix // that the instance's private address is of
+	Region  string
+	Subnet  netip.Prefix // that the instance's private address is of
+	Volumes []string     // devices of its volumes but for the root, sorted
 }
 
 // Options of the service. All are required.
@@ -46,6 +50,8 @@ type Options struct {
 	Lookup func(ctx context.Context, port string) (Instance, bool)
 	Now    func() time.Time
 	Secret []byte // 32 bytes that tokens are made with
+	Signer Signer
+	Log    *slog.Logger
 }
 
 // versions are AWS's, oldest first, and latest.
@@ -67,10 +73,13 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		notFound(w)
 		return
 	}
+	network.LimitHops(r.Context(), network.DefaultHops)
 	i, known := s.Lookup(r.Context(), port)
 	switch {
 	case !known:
 		notFound(w)
+	case i.MetadataOff:
+		refuse(w, http.StatusForbidden)
 	case strings.Trim(r.URL.Path, "/") == tokenPath:
 		s.giveToken(w, r, i)
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
@@ -78,12 +87,12 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case !s.admitted(r, i):
 		refuse(w, http.StatusUnauthorized)
 	default:
-		answer(w, i, r.URL.Path)
+		s.answer(w, i, r.URL.Path)
 	}
 }
 
 // answer with the leaf or the listing at path.
-func answer(w http.ResponseWriter, i Instance, path string) {
+func (s *service) answer(w http.ResponseWriter, i Instance, path string) {
 	parts := strings.FieldsFunc(path, func(c rune) bool { return c == '/' })
 	if len(parts) == 0 {
 		text(w, strings.Join(versions, "\n"))
@@ -93,12 +102,14 @@ func answer(w http.ResponseWriter, i Instance, path string) {
 		notFound(w)
 		return
 	}
-	switch v := root(i).find(parts[1:]).(type) {
+	switch v := s.root(i).find(parts[1:]).(type) {
 	case []byte:
 		w.Header().Set("Content-Type", "application/octet-stream")
 		w.Write(v)
 	case string:
 		text(w, v)
+	case lazy:
+		s.make(w, i, v)
 	case folder:
 		list := strings.Join(v.list(), "\n")
 		if len(parts) == 1 { // a version's folders are listed without slashes
@@ -108,6 +119,17 @@ func answer(w http.ResponseWriter, i Instance, path string) {
 	default:
 		notFound(w)
 	}
+}
+
+// make a leaf, and answer with it.
+func (s *service) make(w http.ResponseWriter, i Instance, leaf lazy) {
+	made, err := leaf()
+	if err != nil {
+		s.Log.Error("a guest's question can't be answered", "instance", i.ID, "err", err)
+		refuse(w, http.StatusInternalServerError)
+		return
+	}
+	text(w, made)
 }
 
 func text(w http.ResponseWriter, s string) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -62,6 +63,7 @@ func newWorld(instances ...Instance) *world {
 		},
 		Now:    func() time.Time { return w.now },
 		Secret: []byte("0123456789abcdef0123456789abcdef"),
+		Signer: signer(), Log: slog.New(slog.DiscardHandler),
 	})
 	return w
 }
@@ -121,7 +123,14 @@ func TestLeaves(t *testing.T) {
 		mac + "/public-ipv4s":                   "127.5.6.7",
 		mac + "/security-group-ids":             "sg-00000001\nsg-00000002",
 		mac + "/subnet-ipv4-cidr-block":         "172.31.0.0/16",
-		"dynamic/instance-identity":             "document",
+		mac + "/ipv4-associations/":             "127.5.6.7",
+		mac + "/ipv4-associations/127.5.6.7":    "172.31.0.10",
+		"dynamic/":                              "fws/\ninstance-identity/",
+		"dynamic/fws/instance-monitoring":       "disabled",
+		"dynamic/instance-identity":             "document\npkcs7\nrsa2048\nsignature",
+		"meta-data/events/maintenance/":         "history\nscheduled",
+		"meta-data/events/maintenance/history":  "[]",
+		"meta-data/hibernation/configured":      "false",
 	} {
 		for _, version := range []string{"latest", "1.0", "2009-04-04", "2021-03-23"} {
 			reply := w.do(i.ID, "GET", "/"+version+"/"+path)
@@ -142,7 +151,7 @@ func TestWhatIsNotThere(t *testing.T) {
 		"/latest/meta-data/public-hostname", "/latest/meta-data/block-device-mapping/swap",
 		"/latest/meta-data/iam/info", "/latest/meta-data/iam/security-credentials/", "/latest/meta-data/spot/instance-action",
 		"/latest/meta-data/tags/instance", "/latest/meta-data/events/recommendations/rebalance",
-		"/latest/dynamic/instance-identity/signature", "/latest/api", "/latest/meta-data/network/interfaces/macs/d0:0d:00:00:00:00/mac",
+		"/latest/dynamic/instance-identity/nothing", "/latest/dynamic/instance-identity/signature/deeper", "/latest/api", "/latest/meta-data/network/interfaces/macs/d0:0d:00:00:00:00/mac",
 		"/latest/../latest/meta-data/nothing",
 	} {
 		if reply := w.do(least.ID, "GET", path); reply.Code != 404 {
@@ -277,6 +286,65 @@ func TestDevicesOfAGuest(t *testing.T) {
 		i := Instance{Instance: cloud.Instance{Virtualization: cloud.HVM, RootDevice: "/dev/sda1", EBS: test.ebs, Mappings: test.mappings}}
 		if got := devices(i); got["ephemeral0"] != test.want || got["root"] != "/dev/sda1" || got["ami"] != "sda1" {
 			t.Errorf("%s: %v", test.name, got)
+		}
+	}
+}
+
+// TestSwitchedOff: whoever is told nothing is told so, tokens included.
+func TestSwitchedOff(t *testing.T) {
+	i := hvm()
+	i.MetadataOff = true
+	w := newWorld(i)
+	for _, test := range [][2]string{{"GET", "/latest/meta-data/instance-id"}, {"GET", "/"}, {"PUT", "/latest/api/token"}, {"GET", "/latest/user-data"}} {
+		if got := w.do(i.ID, test[0], test[1], ttlHeader, "60").Code; got != 403 {
+			t.Errorf("%s %s: %d, want 403", test[0], test[1], got)
+		}
+	}
+}
+
+func TestTags(t *testing.T) {
+	i := hvm()
+	i.MetadataTags, i.Tags = true, map[string]string{"Name": "web & co", "cost:of": ""}
+	w := newWorld(i)
+	for path, want := range map[string]string{"tags": "instance/", "tags/instance": "Name\ncost:of", "tags/instance/Name": "web & co", "tags/instance/cost:of": ""} {
+		if reply := w.do(i.ID, "GET", "/latest/meta-data/"+path); reply.Code != 200 || reply.Body.String() != want {
+			t.Errorf("%s: %d %q, want %q", path, reply.Code, reply.Body, want)
+		}
+	}
+}
+
+func TestVolumes(t *testing.T) {
+	i := hvm()
+	i.Volumes = []string{"/dev/sdf", "/dev/sdg"}
+	w := newWorld(i)
+	for path, want := range map[string]string{"": "ami\nebs1\nebs2\nemi\nephemeral0\nroot", "ebs1": "sdf", "ebs2": "sdg"} {
+		if got := w.do(i.ID, "GET", "/latest/meta-data/block-device-mapping/"+path).Body.String(); got != want {
+			t.Errorf("block-device-mapping/%s: %q, want %q", path, got, want)
+		}
+	}
+}
+
+// TestHopLimit: replies that carry a token are held to the instance's limit, and
+// the others on the same connection are not.
+func TestHopLimit(t *testing.T) {
+	near, far := hvm(), paravirtual()
+	far.HopLimit = 3
+	w := newWorld(near, far)
+	for _, test := range []struct {
+		who          Instance
+		method, path string
+		want         int
+	}{
+		{near, "PUT", "/latest/api/token", 1}, {far, "PUT", "/latest/api/token", 3}, {far, "GET", leaf, 64},
+	} {
+		hops := 0
+		r := httptest.NewRequest(test.method, test.path, nil)
+		r.Header.Set(ttlHeader, "60")
+		ctx := network.WithHops(network.WithCaller(r.Context(), string(test.who.ID)), func(n int) { hops = n })
+		reply := httptest.NewRecorder()
+		w.ServeHTTP(reply, r.WithContext(ctx))
+		if reply.Code != 200 || hops != test.want {
+			t.Errorf("%s %s of %s: %d, %d hops, want %d", test.method, test.path, test.who.ID, reply.Code, hops, test.want)
 		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"mallee/network"
 )
 
 const (
@@ -32,6 +34,7 @@ func (s *service) giveToken(w http.ResponseWriter, r *http.Request, i Instance) 
 	case err != nil || ttl < time.Second || ttl > maxTTL:
 		refuse(w, http.StatusBadRequest)
 	default:
+		network.LimitHops(r.Context(), i.Hops())
 		w.Header().Set(ttlHeader, strconv.FormatUint(seconds, 10))
 		w.Header().Set("Content-Type", "text/plain")
 		io.WriteString(w, s.token(i, s.Now().Add(ttl)))

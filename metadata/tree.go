@@ -1,18 +1,16 @@
 package metadata
 
 import (
-	"encoding/json"
 	"maps"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"mallee/cloud"
 )
 
-// folder holds leaves (string, or []byte for what is no text) and folders by
+// folder holds leaves (string, lazy, or []byte for what is no text) and folders by
 // name. Empty leaves are left out where they mean that there is nothing.
 type folder map[string]any
 
@@ -63,10 +61,13 @@ func (f folder) set(name, value string) {
 }
 
 // root of everything that the instance can read in one version.
-func root(i Instance) folder {
+func (s *service) root(i Instance) folder {
 	f := folder{
 		"meta-data": metaData(i),
-		"dynamic":   folder{"instance-identity": folder{"document": document(i)}},
+		"dynamic": folder{
+			"instance-identity": s.Signer.identity(i),
+			"fws":               folder{"instance-monitoring": "disabled"},
+		},
 	}
 	if len(i.UserData) > 0 {
 		f["user-data"] = i.UserData
@@ -74,12 +75,18 @@ func root(i Instance) folder {
 	return f
 }
 
+// metaData of the instance. Of EC2's categories those are missing that would have
+// nothing true to say: system (the names of Amazon's hypervisors), product-codes,
+// spot, autoscaling, elastic-gpus and identity-credentials; iam, until there are
+// instance profiles; and in network subnet-id and vpc-id, until there are VPCs.
 func metaData(i Instance) folder {
 	f := folder{
 		"ami-id":               string(i.Image.ID),
 		"ami-launch-index":     strconv.Itoa(i.LaunchIndex),
 		"ami-manifest-path":    manifestPath(i),
 		"block-device-mapping": devices(i),
+		"events":               folder{"maintenance": folder{"history": "[]", "scheduled": "[]"}},
+		"hibernation":          folder{"configured": "false"},
 		"hostname":             i.PrivateName(),
 		"instance-action":      "none",
 		"instance-id":          string(i.ID),
@@ -105,8 +112,21 @@ func metaData(i Instance) folder {
 	if i.Ramdisk != nil {
 		f["ramdisk-id"] = string(i.Ramdisk.ID)
 	}
+	if i.MetadataTags {
+		f["tags"] = folder{"instance": tags(i)}
+	}
 	if i.KeyName != "" {
 		f["public-keys"] = folder{"0": labelled{folder{"openssh-key": i.PublicKey}, i.KeyName}}
+	}
+	return f
+}
+
+// tags of the instance, which its owner lets it see. The cloud refuses those whose
+// keys can't be names here.
+func tags(i Instance) folder {
+	f := folder{}
+	for key, value := range i.Tags {
+		f[key] = value
 	}
 	return f
 }
@@ -122,8 +142,19 @@ func groupNames(i Instance) string {
 	return strings.Join(names, "\n")
 }
 
-// devices as the guest is told of them; names as Eucalyptus has them.
+// devices as the guest is told of them, its volumes but for the root numbered in
+// the order of their names.
 func devices(i Instance) folder {
+	f := ownDevices(i)
+	for n, device := range i.Volumes {
+		f["ebs"+strconv.Itoa(n+1)] = path.Base(device)
+	}
+	return f
+}
+
+// ownDevices are those that are no volumes beside the root; names as Eucalyptus
+// has them.
+func ownDevices(i Instance) folder {
 	if i.Virtualization == cloud.Paravirtual {
 		return folder{"ami": "sda1", "emi": "sda1", "root": "/dev/sda1", "ephemeral0": "sda2", "swap": "sda3"}
 	}
@@ -168,39 +199,8 @@ func networkInterface(i Instance) folder {
 	f.set("security-group-ids", strings.Join(ids, "\n"))
 	if i.Public.IsValid() {
 		f["public-ipv4s"] = i.Public.String()
+		f["ipv4-associations"] = folder{i.Public.String(): i.Local.String()}
 		f["public-hostname"] = i.Public.String()
 	}
 	return f
-}
-
-// document is the instance's identity; it isn't signed yet, and so no
-// signature is listed beside it.
-func document(i Instance) string {
-	orNull := func(r *cloud.ImageRef) *cloud.ImageID {
-		if r == nil {
-			return nil
-		}
-		return &r.ID
-	}
-	data, err := json.MarshalIndent(struct {
-		AccountID        cloud.AccountID  `json:"accountId"`
-		Architecture     string           `json:"architecture"`
-		AvailabilityZone string           `json:"availabilityZone"`
-		ImageID          cloud.ImageID    `json:"imageId"`
-		InstanceID       cloud.InstanceID `json:"instanceId"`
-		InstanceType     cloud.TypeName   `json:"instanceType"`
-		KernelID         *cloud.ImageID   `json:"kernelId"`
-		PendingTime      string           `json:"pendingTime"`
-		PrivateIP        string           `json:"privateIp"`
-		RamdiskID        *cloud.ImageID   `json:"ramdiskId"`
-		Region           string           `json:"region"`
-		Version          string           `json:"version"`
-	}{
-		i.Account, i.Architecture, i.Zone, i.Image.ID, i.ID, i.Type, orNull(i.Kernel),
-		i.LaunchedAt.UTC().Format(time.RFC3339), i.Local.String(), orNull(i.Ramdisk), i.Region, "2017-09-30",
-	}, "", "  ")
-	if err != nil {
-		panic(err) // strings always marshal
-	}
-	return string(data)
 }

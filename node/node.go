@@ -390,6 +390,21 @@ func (n *Node) Assigned(id cloud.InstanceID) (i cloud.Instance, ok bool) {
 	return i, ok
 }
 
+// Attached are the devices of the volumes that the instance should have, but for
+// its root, sorted.
+func (n *Node) Attached(id cloud.InstanceID) (devices []string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	root := n.assigned[id].RootDevice
+	for _, v := range n.keeps {
+		if a := v.Attachment; a != nil && a.Instance == id && a.Device != root {
+			devices = append(devices, a.Device)
+		}
+	}
+	slices.Sort(devices)
+	return devices
+}
+
 func (n *Node) assignmentPath() string { return filepath.Join(n.Dir, "assignment.json") }
 
 func (n *Node) machineDir(id cloud.InstanceID) string {

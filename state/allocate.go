@@ -194,6 +194,12 @@ func Want(tx *Tx, i cloud.Instance, w cloud.Wish, why cloud.Reason, now time.Tim
 	return wanted
 }
 
+// ChangeInstance changes what the node of an instance has to know beside the wish.
+func ChangeInstance(tx *Tx, i cloud.Instance) {
+	Instances.Put(tx, i)
+	poke(tx, i.Node)
+}
+
 // Reboot asks the node to start the instance's guest anew.
 func Reboot(tx *Tx, i cloud.Instance) {
 	i.Reboots++

@@ -170,7 +170,7 @@ type guests struct{ node **node.Node }
 
 func (g guests) lookup(_ context.Context, port string) (metadata.Instance, bool) {
 	i, ok := (*g.node).Assigned(cloud.InstanceID(port))
-	return metadata.Instance{Instance: i, Region: iam.Region, Subnet: subnet}, ok
+	return metadata.Instance{Instance: i, Region: iam.Region, Subnet: subnet, Volumes: (*g.node).Attached(i.ID)}, ok
 }
 
 // reach is where downloads that users ask for may go: to public addresses, and to

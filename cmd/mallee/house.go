@@ -162,7 +162,7 @@ func (h *house) openNode(ctx context.Context, endpoint string) error {
 	}
 	h.network, err = user.New(user.Options{
 		Prefix: subnet, Log: h.log,
-		Metadata: metadata.Handler(metadata.Options{Lookup: guests{&h.node}.lookup, Now: time.Now, Secret: secret}),
+		Metadata: metadata.Handler(metadata.Options{Lookup: guests{&h.node}.lookup, Now: time.Now, Secret: secret, Signer: metadata.Signer{Key: h.iam.CloudKey(), Certificate: h.iam.CloudCertificate()}, Log: h.log}),
 	})
 	if err != nil {
 		return err

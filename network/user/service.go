@@ -25,7 +25,7 @@ const (
 func (l *lan) acceptService(f *flow, p *port, r *tcp.ForwarderRequest, to netip.AddrPort) {
 	switch {
 	case to == netip.AddrPortFrom(metadataAddr, 80):
-		if c := acceptGuest(f, r); c == nil || !l.user.web.pass(&callerConn{Conn: c, flow: f, port: p.ID}) {
+		if c := acceptGuest(f, r); c == nil || !l.user.web.pass(&callerConn{guestConn: c, flow: f, port: p.ID}) {
 			f.end()
 		}
 	case l.resolves(to.Addr()) && to.Port() == dnsPort:
@@ -42,7 +42,7 @@ func (l *lan) acceptService(f *flow, p *port, r *tcp.ForwarderRequest, to netip.
 // callerConn is a connection of which is known whose guest made it. Its flow
 // ends with it.
 type callerConn struct {
-	net.Conn
+	*guestConn
 	flow *flow
 	port string
 }
@@ -71,7 +71,8 @@ func newWeb(h http.Handler) *web {
 		WriteTimeout:      requestTimeout,
 		IdleTimeout:       idleTimeout,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return network.WithCaller(ctx, c.(*callerConn).port)
+			caller := c.(*callerConn)
+			return network.WithHops(network.WithCaller(ctx, caller.port), caller.limitHops)
 		},
 	}
 	go w.server.Serve(w) // returns when w is closed

@@ -159,6 +159,9 @@ func (c *guestConn) take(ep tcpip.Endpoint, f *flow) *guestConn {
 	return c
 }
 
+// limitHops of what is sent from here on.
+func (c *guestConn) limitHops(hops int) { c.endpoint.SetSockOptInt(tcpip.IPv4TTLOption, hops) }
+
 // abort closes with a reset, as a conversation that failed on its other side.
 func (c *guestConn) abort() {
 	c.endpoint.Abort()
