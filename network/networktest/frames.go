@@ -41,6 +41,7 @@ func Frames(t *testing.T, d Driver) {
 		"spoofing":              spoofing,
 		"networks are apart":    framesApart,
 		"metadata":              metadata,
+		"metadata hops":         hops,
 		"DNS":                   names,
 		"DNS forwarded":         namesForwarded,
 		"outside TCP":           outsideTCP,
