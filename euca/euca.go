@@ -74,7 +74,7 @@ func Command(up *cobra.Command) *cobra.Command {
 	}
 	root.PersistentFlags().String("data", "", "the cloud's folder (default "+DefaultFolder()+")")
 	root.PersistentFlags().String("output", "text", "how results are printed: text or json")
-	root.AddCommand(up, downCommand(), doctorCommand(), imageCommand(), peerCommand(), versionCommand(), listCommand(), installCommand())
+	root.AddCommand(up, downCommand(), doctorCommand(), imageCommand(), peerCommand(), consoleCommand(), sshCommand(), versionCommand(), listCommand(), installCommand())
 	for _, c := range eucaCommands() {
 		root.AddCommand(c.cobra())
 	}

@@ -16,6 +16,7 @@ import (
 //
 //	lock        held by the process that runs the cloud, and says who that is
 //	eucarc      how to use the cloud
+//	known_hosts/ the host keys of instances that mallee ssh went to
 //	accel.json  how guests have been proven to run
 //	keys/       certificates and their keys
 //	state/      etcd
@@ -28,7 +29,7 @@ type Folder string
 
 // contents of a folder, in the order in which it is taken away: who is
 // interrupted in that finds a folder that can be destroyed again.
-var contents = []string{"catalog", "catalogs", "node", "walrus", "snapshots", "state", "accel.json", "eucarc", "keys", "lock"}
+var contents = []string{"catalog", "catalogs", "node", "walrus", "snapshots", "state", "accel.json", "eucarc", "known_hosts", "keys", "lock"}
 
 // Destroy takes away all that is the cloud's; kept is true where the folder
 // itself has to stay, because it holds something else too.

@@ -71,6 +71,9 @@ func TestWhoGetsBytes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := w.Put(ctx, "annas", "public-read", "public-read", strings.NewReader("bytes"), 5); err == nil {
+		t.Error("a bucket of the cloud's making, where ACLs are off, takes a public object")
+	}
 	o, tasks := objects{w}, taskObjects{w, states}
 	for _, test := range []struct {
 		who       iam.Principal
