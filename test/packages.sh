@@ -14,6 +14,7 @@ need mke2fs e2fsprogs
 need ssh openssh-client
 need curl curl
 need openssl openssl
+need python3 python3
 need dpkg-deb dpkg
 need aws awscli
 need pgrep procps
