@@ -21,7 +21,7 @@ import (
 
 // linux is a guest with a shell at its serial console.
 type linux struct {
-	t    *testing.T
+	t    testing.TB
 	h    *Hypervisor
 	m    hypervisor.Machine
 	conn net.Conn
@@ -34,7 +34,7 @@ type linux struct {
 const guestPatience = 3 * time.Minute
 
 // startLinux boots the catalogue's smallest image into a shell.
-func startLinux(t *testing.T) *linux {
+func startLinux(t testing.TB) *linux {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("takes many seconds of real guests")
@@ -76,7 +76,7 @@ func startLinux(t *testing.T) *linux {
 }
 
 // tinyImage is built once for all tests of this user.
-func tinyImage(t *testing.T) image.Artifacts {
+func tinyImage(t testing.TB) image.Artifacts {
 	t.Helper()
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -101,7 +101,7 @@ func tinyImage(t *testing.T) image.Artifacts {
 }
 
 // in is the guest for a subtest, while its test waits.
-func (g *linux) in(t *testing.T) *linux {
+func (g *linux) in(t testing.TB) *linux {
 	g.t = t
 	return g
 }
@@ -186,9 +186,15 @@ func (g *linux) plug(d hypervisor.Disk) (device string) {
 	if err := g.h.Plug(g.t.Context(), g.m.Dir, d); err != nil {
 		g.t.Fatal(err)
 	}
-	g.eventually("the guest sees "+d.Serial, func() bool {
+	return g.deviceOf(d.Serial)
+}
+
+// deviceOf a disk, when the guest has it.
+func (g *linux) deviceOf(serial string) (device string) {
+	g.t.Helper()
+	g.eventually("the guest sees "+serial, func() bool {
 		out := g.run(`for s in /sys/block/vd*/serial; do echo "$(cat $s) $s"; done`)
-		match := regexp.MustCompile(`(?m)^` + d.Serial + ` /sys/block/(\w+)/serial$`).FindStringSubmatch(out)
+		match := regexp.MustCompile(`(?m)^` + serial + ` /sys/block/(\w+)/serial$`).FindStringSubmatch(out)
 		if match != nil {
 			device = "/dev/" + match[1]
 		}

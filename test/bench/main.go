@@ -9,6 +9,9 @@
 //	cloud.go    the cloud under test: launches and their ends
 //	bare.go     QEMU by hand, on the command line of an instance
 //	await.go    when a guest is there, seen from outside
+//	volumes.go  what many volumes take
+//	firstread.go  how soon a guest reads of a new volume, empty or from a snapshot
+//	storage.go  a guest's disks against a raw file, and snapshots against hashing
 //	suites.go   the benchmarks of Go that need no guest
 //	host.go     disk and memory
 //	stats.go    medians, their ranges, and how far chance may have moved them
@@ -35,7 +38,7 @@ import (
 	"mallee/test/cloud"
 )
 
-// options size a run. The defaults take some ten minutes on two processors
+// options size a run. The defaults take some twenty minutes on two processors
 // that emulate.
 type options struct {
 	pairs   int   // of one instance and one bare QEMU, until the first byte
@@ -46,6 +49,10 @@ type options struct {
 	rounds  int   // how often they are
 	small   int64 // MiB of cached images whose launches are compared
 	large   int64
+	volumes int    // that are made at once, for what each takes
+	reads   int    // of new volumes, empty and from a snapshot
+	turns   int    // of disks against a raw file, and of snapshots against hashing
+	changed int64  // MiB of such a snapshot
 	suites  bool   // also Go's benchmarks
 	module  string // where the main module is
 	json    bool
@@ -60,6 +67,10 @@ func parse() (o options) {
 	flag.IntVar(&o.rounds, "rounds", 3, "how often that is done")
 	flag.Int64Var(&o.small, "small", 50, "how many MiB the smaller of two cached images has")
 	flag.Int64Var(&o.large, "large", 8192, "how many MiB the larger one has")
+	flag.IntVar(&o.volumes, "volumes", 100, "how many volumes are made for what each takes")
+	flag.IntVar(&o.reads, "reads", 8, "how often an empty volume and one from a snapshot are made and read")
+	flag.IntVar(&o.turns, "turns", 7, "how often a guest's disks are compared with a raw file, and snapshots with hashing")
+	flag.Int64Var(&o.changed, "changed", 1024, "how many MiB of a volume of 100 GiB have changed since its last snapshot")
 	flag.BoolVar(&o.suites, "suites", true, "measure throughput with the fake hypervisor too")
 	flag.StringVar(&o.module, "module", "..", "the folder of the main module, for its benchmarks")
 	flag.BoolVar(&o.json, "json", false, "print JSON instead of the table")
@@ -81,6 +92,9 @@ func main() {
 func run(ctx context.Context, o options) (*report, error) {
 	r := newReport(o)
 	err := withCloud(ctx, func(s *subject) error { return measure(ctx, o, s, r) })
+	if ctx.Err() == nil {
+		err = errors.Join(err, storage(ctx, o, r))
+	}
 	if o.suites && ctx.Err() == nil {
 		err = errors.Join(err, suites(ctx, o.module, r))
 	}
@@ -96,6 +110,12 @@ func measure(ctx context.Context, o options, s *subject, r *report) error {
 		return err
 	}
 	if err := batch(ctx, s, o.batches, o.n, r); err != nil {
+		return err
+	}
+	if err := manyVolumes(ctx, s, o.volumes, r); err != nil {
+		return err
+	}
+	if err := firstRead(ctx, s, o.reads, r); err != nil {
 		return err
 	}
 	return images(ctx, s, o, r)

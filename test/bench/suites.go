@@ -45,8 +45,9 @@ func suites(ctx context.Context, module string, r *report) error {
 	return nil
 }
 
-func (m metrics) run(ctx context.Context, module, pkg, pattern string) error {
-	cmd := exec.CommandContext(ctx, "go", "test", pkg, "-run", "^$", "-bench", pattern, "-timeout", "10m")
+func (m metrics) run(ctx context.Context, module, pkg, pattern string, more ...string) error {
+	args := append([]string{"test", pkg, "-run", "^$", "-bench", pattern, "-timeout", "30m"}, more...)
+	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = module
 	out, err := cmd.CombinedOutput()
 	if err != nil {
