@@ -62,7 +62,7 @@ func New(inner blob.Store, key []byte, rand io.Reader) (*Store, error) {
 
 // Put implements blob.Store.
 func (s *Store) Put(ctx context.Context, key string, r io.Reader) error {
-	data, err := io.ReadAll(io.LimitReader(r, MaxBlob+1))
+	data, err := whole(r)
 	if err == nil && len(data) > MaxBlob {
 		err = fmt.Errorf("more than %d bytes: %w", MaxBlob, fs.ErrInvalid)
 	}
@@ -78,6 +78,19 @@ func (s *Store) Put(ctx context.Context, key string, r io.Reader) error {
 		return s.putAgain(ctx, key, data, err)
 	}
 	return err
+}
+
+// whole reads r to its end, or past MaxBlob: into memory of its size, where it says
+// that. Memory that grows bit by bit is moved so often that it takes longer than
+// hashing.
+func whole(r io.Reader) ([]byte, error) {
+	size := bytes.MinRead
+	if sized, ok := r.(interface{ Len() int }); ok {
+		size = min(sized.Len(), MaxBlob)
+	}
+	data := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead)) // it wants room to see the end
+	_, err := data.ReadFrom(io.LimitReader(r, MaxBlob+1))
+	return data.Bytes(), err
 }
 
 func (s *Store) seal(key string, data []byte) ([]byte, error) {
@@ -106,6 +119,9 @@ func (s *Store) putAgain(ctx context.Context, key string, data []byte, conflict 
 	return s.inner.Put(ctx, key, bytes.NewReader(sealed))
 }
 
+// fetchBytes is how much is read of a blob before more memory is had for it.
+const fetchBytes = 32 << 10
+
 // fetch a blob as it lies there.
 func (s *Store) fetch(ctx context.Context, key string) ([]byte, error) {
 	r, err := s.inner.Get(ctx, key, 0, MaxBlob+overhead+1)
@@ -113,11 +129,11 @@ func (s *Store) fetch(ctx context.Context, key string) ([]byte, error) {
 		return nil, err
 	}
 	defer r.Close()
-	sealed, err := io.ReadAll(r)
-	if err != nil {
+	sealed := bytes.NewBuffer(make([]byte, 0, fetchBytes))
+	if _, err := sealed.ReadFrom(r); err != nil {
 		return nil, fmt.Errorf("get blob %s: %w", key, err)
 	}
-	return sealed, nil
+	return sealed.Bytes(), nil
 }
 
 // open checks and decrypts what fetch found.

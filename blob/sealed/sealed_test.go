@@ -2,6 +2,7 @@ package sealed_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"errors"
 	"io"
@@ -111,5 +112,31 @@ func TestLongestBlob(t *testing.T) {
 	}
 	if err := s.Put(t.Context(), "b", strings.NewReader(long+"x")); !errors.Is(err, fs.ErrInvalid) {
 		t.Errorf("longer: %v", err)
+	}
+}
+
+// nowhere takes blobs and keeps none.
+type nowhere struct{ blob.Store }
+
+func (nowhere) Put(_ context.Context, _ string, r io.Reader) error {
+	_, err := io.Copy(io.Discard, r)
+	return err
+}
+
+// TestPutAllocatesOnce: what is sealed is read into memory of its size, and sealed into
+// other memory of its size. Whoever takes it bit by bit moves it many times, which
+// takes longer than hashing it does.
+func TestPutAllocatesOnce(t *testing.T) {
+	s := seal(t, nowhere{mem.New()}, 1)
+	block := make([]byte, 512<<10)
+	result := testing.Benchmark(func(b *testing.B) {
+		for b.Loop() {
+			if err := s.Put(b.Context(), "a", bytes.NewReader(block)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	if most := int64(2*len(block) + 64<<10); result.AllocedBytesPerOp() > most {
+		t.Errorf("a block of %d bytes takes %d bytes of memory to seal, want at most %d", len(block), result.AllocedBytesPerOp(), most)
 	}
 }
