@@ -160,10 +160,12 @@ func quickly[O waiterOptions](o *O) {
 		o.MinDelay, o.MaxDelay = shortest, longest
 	case *ec2.InstanceStoppedWaiterOptions:
 		o.MinDelay, o.MaxDelay = shortest, longest
+	case *ec2.VolumeAvailableWaiterOptions:
+		o.MinDelay, o.MaxDelay = shortest, longest
 	}
 }
 
 type waiterOptions interface {
 	ec2.SnapshotImportedWaiterOptions | ec2.ConversionTaskCompletedWaiterOptions | ec2.BundleTaskCompleteWaiterOptions |
-		ec2.ImageAvailableWaiterOptions | ec2.InstanceStoppedWaiterOptions
+		ec2.ImageAvailableWaiterOptions | ec2.InstanceStoppedWaiterOptions | ec2.VolumeAvailableWaiterOptions
 }
