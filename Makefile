@@ -8,7 +8,7 @@ KILLS   ?= 300
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build install demo test slow check lint bench sim fuzz endure packages clean
+.PHONY: build install demo test ceph slow check lint bench sim fuzz endure packages clean
 
 build: bin/mallee
 
@@ -32,6 +32,16 @@ test: bin/mallee
 	test/packages.sh
 	$(GO) test -timeout 20m ./...
 	cd test && MALLEE=$(CURDIR)/bin/mallee $(GO) test -timeout 30m ./...
+
+# Disks in Ceph: a small cluster is brought up for them, and taken down again. CEPH is its folder.
+CEPH ?= /tmp/mallee-ceph-$(shell id -u)
+
+ceph: bin/mallee
+	test/packages.sh ceph
+	test/ceph.sh up $(CEPH)
+	export MALLEE_CEPH_CONF=$(CEPH)/ceph.conf MALLEE=$(CURDIR)/bin/mallee; \
+	  $(GO) test -count 1 -timeout 20m ./block/rbd && (cd test && $(GO) test -run TestCeph -count 1 -timeout 20m .); \
+	  code=$$?; test/ceph.sh down $(CEPH); exit $$code
 
 # What takes many minutes: Debian is built twice, and booted.
 slow: bin/mallee

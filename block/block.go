@@ -1,5 +1,5 @@
 // Package block is the seam between a node and its disks: block/file keeps
-// them as qcow2 files, later block/rbd in Ceph; block/fake holds them in
+// them as qcow2 files, block/rbd in Ceph; block/fake holds them in
 // memory for simulations. All pass block/blocktest.
 //
 // A disk is named by its owner, and is either empty or a copy-on-write child
@@ -60,9 +60,27 @@ func (d Disk) CheckSource() error {
 // Attachment tells a hypervisor how to open a disk.
 type Attachment struct {
 	Format string // qcow2 or raw
-	Path   string // absolute
+	Path   string // absolute; empty: it is in Ceph
+	RBD    RBD    // where in Ceph
 	Source Source // that the disk still stands on
 	Key    []byte // of an encrypted disk
+}
+
+// RBD is an image of Ceph's, which takes the place of a file.
+type RBD struct {
+	Conf      string // absolute path of the cluster's ceph.conf
+	User      string // without "client."
+	Pool      string
+	Namespace string // of the pool
+	Image     string // empty: none
+}
+
+// String is the image as Ceph's own commands name it; empty where there is none.
+func (r RBD) String() string {
+	if r.Image == "" {
+		return ""
+	}
+	return "rbd:" + r.Pool + "/" + r.Namespace + "/" + r.Image
 }
 
 // Disks keeps disks. Methods may be called at once for different names.

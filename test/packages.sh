@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs the Debian packages that demo, tests and benchmarks need and that are missing.
+# Installs the Debian packages that demo, tests and benchmarks need and that are missing;
+# `packages.sh ceph` those of the tests on Ceph too.
 set -eu
 
 missing=
@@ -18,6 +19,14 @@ need python3 python3
 need dpkg-deb dpkg
 need aws awscli
 need pgrep procps
+if [ "${1-}" = ceph ]; then
+	need ceph-mon ceph-mon
+	need ceph-mgr ceph-mgr
+	need ceph-osd ceph-osd
+	need rbd ceph-common
+	# No command of it: QEMU's driver, which is in no place that is the same everywhere.
+	ls /usr/lib/*/qemu/block-rbd.so >/dev/null 2>&1 || missing="$missing qemu-block-extra"
+fi
 
 [ -n "$missing" ] || exit 0
 as_root=

@@ -170,21 +170,28 @@ func sourceNow(have image, d block.Disk) block.Source {
 
 // meet makes the disk that is there what d wishes for, if it can be.
 func meet(ctx context.Context, path string, have image, d block.Disk) error {
-	base := have.base
-	if _, ok := have.source(); ok {
+	err := have.suits(path, d)
+	if err == nil && have.size() < d.Size {
+		err = grow(ctx, path, have, d)
+	}
+	return err
+}
+
+// suits refuses the image at path where it is not the disk, nor what grows to be it.
+func (i image) suits(path string, d block.Disk) error {
+	base := i.base
+	if _, ok := i.source(); ok {
 		base = ""
 	}
 	switch {
 	case base != d.Base:
 		return fmt.Errorf("%s is there with the base %q, not %q", path, base, d.Base)
-	case have.size() > d.Size:
-		return fmt.Errorf("%s is there with %d bytes, more than %d", path, have.size(), d.Size)
-	case have.encrypted() && len(d.Key) == 0:
+	case i.size() > d.Size:
+		return fmt.Errorf("%s is there with %d bytes, more than %d", path, i.size(), d.Size)
+	case i.encrypted() && len(d.Key) == 0:
 		return fmt.Errorf("%s is there encrypted, and there is no key for it", path)
-	case !have.encrypted() && len(d.Key) > 0:
+	case !i.encrypted() && len(d.Key) > 0:
 		return fmt.Errorf("%s is there without encryption", path)
-	case have.size() < d.Size:
-		return grow(ctx, path, have, d)
 	}
 	return nil
 }
@@ -231,6 +238,14 @@ func write(path string, d block.Disk) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := lay(f, d); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// lay writes the image into an empty file.
+func lay(f *os.File, d block.Disk) error {
 	pieces, length, err := layout(d, rand.Reader)
 	if err != nil {
 		return err
@@ -240,10 +255,7 @@ func write(path string, d block.Disk) (err error) {
 			return err
 		}
 	}
-	if err := f.Truncate(length); err != nil {
-		return err
-	}
-	return f.Sync()
+	return f.Truncate(length)
 }
 
 // Remove deletes the disk. See block.Disks.

@@ -25,7 +25,7 @@ func grow(ctx context.Context, path string, have image, d block.Disk) error {
 	entries := (d.Size + have.bytesPerL2() - 1) / have.bytesPerL2()
 	l1Clusters := func(entries int64) int64 { return (entries*8 + have.clusterSize() - 1) / have.clusterSize() }
 	if have.find(extensionBitmaps) != nil || h.Snapshots != 0 || l1Clusters(entries) > l1Clusters(int64(h.L1Entries)) {
-		return resize(ctx, path, d)
+		return resizeFile(ctx, path, d)
 	}
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {

@@ -67,31 +67,40 @@ func pipeOf(text string) (*os.File, error) {
 	return r, nil
 }
 
+// resizeFile grows the image in a file.
+func resizeFile(ctx context.Context, path string, d block.Disk) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	node := map[string]any{"driver": "file", "filename": path}
+	return resize(ctx, Place{Name: path, Bytes: func() io.ReaderAt { return f }, Node: node}, d)
+}
+
 // resize has qemu-img grow an image and its dirty bitmaps. It refuses where a bitmap
 // is not whole because a hypervisor died with it open; such a bitmap says nothing any more, and goes.
-func resize(ctx context.Context, path string, d block.Disk) error {
-	err := qemuImg(ctx, d.Key, "resize", "-q", described(path, d), strconv.FormatInt(d.Size, 10))
+func resize(ctx context.Context, p Place, d block.Disk) error {
+	image := p.described(d)
+	err := qemuImg(ctx, d.Key, "resize", "-q", image, strconv.FormatInt(d.Size, 10))
 	if err == nil {
 		return nil
 	}
-	names, found := brokenBitmaps(path)
+	names, found := brokenBitmaps(p)
 	if found != nil || len(names) == 0 {
 		return errors.Join(err, found)
 	}
 	for _, name := range names {
-		if err := qemuImg(ctx, d.Key, "bitmap", "--remove", described(path, d), name); err != nil {
+		if err := qemuImg(ctx, d.Key, "bitmap", "--remove", image, name); err != nil {
 			return err
 		}
 	}
-	return qemuImg(ctx, d.Key, "resize", "-q", described(path, d), strconv.FormatInt(d.Size, 10))
+	return qemuImg(ctx, d.Key, "resize", "-q", image, strconv.FormatInt(d.Size, 10))
 }
 
 // described is how qemu-img shall open an image: by itself, its base left alone.
-func described(path string, d block.Disk) string {
-	image := map[string]any{
-		"driver": "qcow2", "backing": nil,
-		"file": map[string]any{"driver": "file", "filename": path},
-	}
+func (p Place) described(d block.Disk) string {
+	image := map[string]any{"driver": "qcow2", "backing": nil, "file": p.Node}
 	if len(d.Key) > 0 {
 		image["encrypt"] = map[string]any{"format": "luks", "key-secret": secretID}
 	}
@@ -111,19 +120,15 @@ const (
 )
 
 // brokenBitmaps names the dirty bitmaps that were not saved whole.
-func brokenBitmaps(path string) ([]string, error) {
-	f, err := os.Open(path)
+func brokenBitmaps(p Place) ([]string, error) {
+	now := p.Bytes()
+	have, err := decodeHeader(now)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	have, err := decodeHeader(f)
+	directory, err := bitmapDirectory(now, have.find(extensionBitmaps))
 	if err != nil {
-		return nil, err
-	}
-	directory, err := bitmapDirectory(f, have.find(extensionBitmaps))
-	if err != nil {
-		return nil, fmt.Errorf("the dirty bitmaps of %s: %w", path, err)
+		return nil, fmt.Errorf("the dirty bitmaps of %s: %w", p.Name, err)
 	}
 	return decodeBitmaps(directory)
 }

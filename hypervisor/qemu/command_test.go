@@ -156,6 +156,7 @@ func TestCheck(t *testing.T) {
 			}
 		}, "33 disks"},
 		{"unknown format", func(m *hypervisor.Machine) { m.Disks[0].Attachment.Format = "vmdk" }, "vmdk"},
+		{"a file and an image", func(m *hypervisor.Machine) { m.Disks[0].Attachment.RBD.Image = "vol" }, "want one of them"},
 		{"relative disk", func(m *hypervisor.Machine) { m.Disks[0].Attachment.Path = "disk" }, `"disk"`},
 	} {
 		m := hvm()

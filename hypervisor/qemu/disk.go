@@ -55,14 +55,16 @@ func checkDisk(d hypervisor.Disk) error {
 	case !validSerial.MatchString(d.Serial):
 		return fmt.Errorf("disk serial %q: want 1 to 20 bytes of A-Z, a-z, 0-9 and -", d.Serial)
 	case a.Format != "qcow2" && a.Format != "raw":
-		return fmt.Errorf("disk %s of format %q: want qcow2 or raw", a.Path, a.Format)
-	case !filepath.IsAbs(a.Path):
+		return fmt.Errorf("disk %s of format %q: want qcow2 or raw", where(a), a.Format)
+	case a.RBD.Image == "" && !filepath.IsAbs(a.Path):
 		return fmt.Errorf("disk %q: want an absolute path", a.Path)
+	case a.RBD.Image != "" && a.Path != "":
+		return fmt.Errorf("disk %q is %s too: want one of them", a.Path, a.RBD)
 	case a.Format == "raw" && (len(a.Key) > 0 || a.Source.Socket != ""):
-		return fmt.Errorf("disk %s is raw, and has a key or a source: want qcow2", a.Path)
+		return fmt.Errorf("disk %s is raw, and has a key or a source: want qcow2", where(a))
 	}
 	if err := checkLimits(d.Limits); err != nil {
-		return fmt.Errorf("disk %s: %w", a.Path, err)
+		return fmt.Errorf("disk %s: %w", where(a), err)
 	}
 	return nil
 }
@@ -79,6 +81,9 @@ func checkLimits(l hypervisor.Limits) error {
 	}
 	return nil
 }
+
+// where a disk is, in errors.
+func where(a block.Attachment) string { return a.Path + a.RBD.String() }
 
 func checkDisks(disks []hypervisor.Disk) error {
 	seen := map[string]bool{}
@@ -100,13 +105,7 @@ func checkDisks(disks []hypervisor.Disk) error {
 // disk that another machine writes.
 func blockdev(d hypervisor.Disk) arguments {
 	data := dataNode(d.Attachment.Format, d.Serial, len(d.Attachment.Key) > 0)
-	data["file"] = arguments{
-		"driver":    "file",
-		"node-name": filePrefix + d.Serial,
-		"filename":  d.Attachment.Path,
-		"discard":   "unmap",
-		"locking":   "on",
-	}
+	data["file"] = fileNode(d)
 	if d.Attachment.Source.Socket != "" {
 		data["backing"] = sourcePrefix + d.Serial
 	}
@@ -117,6 +116,19 @@ func blockdev(d hypervisor.Disk) arguments {
 		"throttle-group": limitPrefix + d.Serial,
 		"file":           data,
 	}
+}
+
+// fileNode describes the node of the disk's bytes. Ceph's has no locking. Its cache
+// on the host is written through at each of the guest's flushes.
+func fileNode(d hypervisor.Disk) arguments {
+	n := arguments{"node-name": filePrefix + d.Serial, "discard": "unmap"}
+	if r := d.Attachment.RBD; r.Image != "" {
+		n["driver"], n["conf"], n["user"] = "rbd", r.Conf, r.User
+		n["pool"], n["namespace"], n["image"] = r.Pool, r.Namespace, r.Image
+		return n
+	}
+	n["driver"], n["filename"], n["locking"] = "file", d.Attachment.Path, "on"
+	return n
 }
 
 // dataNode describes the node that knows the disk's format, but for what it
