@@ -58,8 +58,9 @@ var markers atomic.Int64
 // frames. Frames of a port are handled in order, and so are those that reach
 // it: what has not come before the answer to a question that is always answered
 // does not come.
-func (g *Guest) hears(from *Guest, trace string, frames ...[]byte) (heard bool) {
+func (g *Guest) hears(from *Guest, trace string, frames ...[]byte) bool {
 	g.t.Helper()
+	var heard atomic.Bool
 	marker := fmt.Appendf(nil, "marker %d", markers.Add(1))
 	gateway := g.resolve(g.router())
 	g.Await(func() {
@@ -69,10 +70,12 @@ func (g *Guest) hears(from *Guest, trace string, frames ...[]byte) (heard bool) 
 		from.settle()
 		g.Send(echoFrame(gateway, g.MAC, g.Addr(), g.router(), marker))
 	}, func(f []byte) bool {
-		heard = heard || bytes.Contains(f, []byte(trace))
+		if bytes.Contains(f, []byte(trace)) {
+			heard.Store(true)
+		}
 		return bytes.Contains(f, marker)
 	})
-	return heard
+	return heard.Load()
 }
 
 // crafted frames between two guests, of which the trace is the payload.

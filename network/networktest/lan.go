@@ -150,7 +150,7 @@ func spoofing(t *testing.T, d Driver) {
 	stranger := net.HardwareAddr{0xd0, 0x0d, 9, 9, 9, 9}
 	to := netip.AddrPortFrom(victim.Addr(), 9)
 	from := func(a netip.Addr) netip.AddrPort { return netip.AddrPortFrom(a, 9) }
-	offer := []byte("offer of a false server")
+	offer, metadata := []byte("offer"), netip.MustParseAddr("169.254.169.254")
 	attacks := map[string][]byte{
 		"MAC of another":     UDPFrame(victim.MAC, friend.MAC, from(evil.Addr()), to, []byte("MAC of another")),
 		"MAC of nobody":      UDPFrame(victim.MAC, stranger, from(evil.Addr()), to, []byte("MAC of nobody")),
@@ -167,6 +167,12 @@ func spoofing(t *testing.T, d Driver) {
 			netip.MustParseAddrPort("224.0.0.1:9"), []byte("multicast")),
 		"offer": UDPFrame(broadcast, evil.MAC, netip.AddrPortFrom(evil.router(), 67),
 			netip.MustParseAddrPort("255.255.255.255:68"), offer),
+		"offer as a neighbour": UDPFrame(victim.MAC, evil.MAC, netip.AddrPortFrom(evil.Addr(), 67),
+			netip.AddrPortFrom(victim.Addr(), 68), []byte("offer as a neighbour")),
+		"offer in pieces!": fragment(UDPFrame(victim.MAC, evil.MAC, netip.AddrPortFrom(evil.Addr(), 67),
+			netip.AddrPortFrom(victim.Addr(), 68), []byte("offer in pieces!")), 1, 0, 24, true),
+		string(metadata.AsSlice()): TCPFrame(victim.MAC, evil.MAC, from(victim.Addr()), // answered, it would be to the victim
+			netip.AddrPortFrom(metadata, 80), header.TCPFlagSyn, nil),
 		string(evil.MAC): ARPFrame(evil.MAC, header.ARPReply, evil.MAC, friend.Addr(), victim.Addr()),
 		"IPv6":           append(append(bytes.Clone(victim.MAC), evil.MAC...), append([]byte{0x86, 0xdd}, "IPv6"...)...),
 		"VLAN":           append(append(bytes.Clone(victim.MAC), evil.MAC...), append([]byte{0x81, 0, 0, 1, 8, 0}, "VLAN"...)...),

@@ -1,6 +1,7 @@
 package user
 
 import (
+	"encoding/binary"
 	"net"
 	"net/netip"
 	"time"
@@ -40,6 +41,13 @@ func (l *lan) answerDHCP(p *port, ip packet, data []byte) []byte {
 	}
 	return udpFrame(p.mac, routerMAC, netip.AddrPortFrom(l.router, dhcpServerPort),
 		netip.AddrPortFrom(to, dhcpClientPort), reply.ToBytes())
+}
+
+// leases says whether a guest plays DHCP server: by any rule, none may.
+func (p packet) leases() bool {
+	b := p.payload()
+	return p.proto() == protoUDP && p.offset() == 0 && len(b) >= 4 &&
+		binary.BigEndian.Uint16(b) == dhcpServerPort && binary.BigEndian.Uint16(b[2:]) == dhcpClientPort
 }
 
 // pad6 takes a hardware address of any length.

@@ -104,7 +104,7 @@ func (l *lan) route(p *port, f []byte, ip packet) {
 		p.reply(l.answerDHCP(p, ip, data))
 		return
 	}
-	if ip.src() != p.Local {
+	if ip.src() != p.Local || ip.leases() {
 		return
 	}
 	dst := ip.dst()
