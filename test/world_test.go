@@ -116,7 +116,7 @@ func shareCatalog(c *cloud.Cloud) error {
 	if err != nil {
 		return err
 	}
-	return os.Symlink(dir, filepath.Join(c.Dir, "catalog"))
+	return os.Symlink(dir, c.Path("catalog"))
 }
 
 func catalogDir() (string, error) {
