@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"testing"
 	"time"
 
 	"mallee/test/stamp"
@@ -210,4 +211,47 @@ func (l *ledger) spoiled() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.garbled++
+}
+
+// TestLedger: what must not be is found, whatever it is.
+func TestLedger(t *testing.T) {
+	const volume, parent = "vol00000001", "vol00000002"
+	wrote := func(at int, seq uint64) stamp.Line {
+		return stamp.Line{Kind: stamp.Wrote, On: volume, At: at, Stamp: stamp.Stamp{Volume: volume, Block: at, Seq: seq}}
+	}
+	found := func(of string, block int, seq uint64) stamp.Line {
+		return stamp.Line{Kind: stamp.Found, On: volume, At: 1, Stamp: stamp.Stamp{Volume: of, Block: block, Seq: seq}}
+	}
+	nothing := stamp.Line{Kind: stamp.Blank, On: volume, At: 1}
+	for _, test := range []struct {
+		name  string
+		based bool
+		said  []stamp.Line
+		right bool
+	}{
+		{"the last write", false, []stamp.Line{wrote(1, 5), found(volume, 1, 5)}, true},
+		{"one that was begun after it", false, []stamp.Line{wrote(1, 5), found(volume, 1, 6)}, true},
+		{"an older one", false, []stamp.Line{wrote(1, 4), wrote(1, 5), found(volume, 1, 4)}, false},
+		{"one that was there, and is gone", false, []stamp.Line{found(volume, 1, 6), found(volume, 1, 5)}, false},
+		{"nothing, where nothing was", false, []stamp.Line{wrote(2, 5), nothing}, true},
+		{"nothing, where something was", false, []stamp.Line{wrote(1, 5), nothing}, false},
+		{"another block", false, []stamp.Line{found(volume, 2, 9)}, false},
+		{"another volume's", false, []stamp.Line{found(parent, 1, 9)}, false},
+		{"damage", false, []stamp.Line{{Kind: stamp.Damaged, On: volume, At: 1}}, false},
+		{"its snapshot's", true, []stamp.Line{found(parent, 1, 3)}, true},
+		{"not its snapshot's", true, []stamp.Line{found(parent, 1, 4)}, false},
+		{"its snapshot's, after a write", true, []stamp.Line{wrote(1, 5), found(parent, 1, 3)}, false},
+		{"nothing, where its snapshot had something", true, []stamp.Line{nothing}, false},
+	} {
+		l := newLedger()
+		if test.based {
+			l.from(volume, map[int]stamp.Stamp{1: {Volume: parent, Block: 1, Seq: 3}})
+		}
+		for _, line := range test.said {
+			l.note(line)
+		}
+		if err := l.verdict(); (err == nil) != test.right {
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
 }
