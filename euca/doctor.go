@@ -79,6 +79,7 @@ func examine(ctx context.Context, folder Folder) []finding {
 	for _, t := range tools {
 		all = append(all, examineTool(t.name, t.pkg, t.use, t.verdict))
 	}
+	all = append(all, examineCeph()...)
 	all = append(all, examineAccel(ctx)...)
 	return append(all, examineMemory(), examineDisk(folder), examinePorts(), examineLoopback())
 }

@@ -55,11 +55,29 @@ func TestExamineTool(t *testing.T) {
 
 // What the host has is looked at without a cloud, and before its folder is.
 func TestExamineHost(t *testing.T) {
-	for _, f := range []finding{
-		examineMemory(), examineDisk(Folder(t.TempDir() + "/not/yet/there")), examinePorts(), examineLoopback(),
-	} {
+	host := []finding{examineMemory(), examineDisk(Folder(t.TempDir() + "/not/yet/there")), examinePorts(), examineLoopback()}
+	for _, f := range append(host, examineCeph()...) {
 		if f.Thing == "" || f.Detail == "" || f.Verdict == lacking || (f.Verdict == fine) != (f.Mend == "") {
 			t.Errorf("%+v", f)
+		}
+	}
+}
+
+// Where the volumes are is found again, and what can't be read is not taken for nothing.
+func TestFolderCeph(t *testing.T) {
+	f := Folder(t.TempDir())
+	if c, err := f.Ceph(); err != nil || c != (Ceph{}) {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if err := os.Mkdir(filepath.Dir(f.CephPath()), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]Ceph{`{"pool":"p","namespace":"n"}`: {"p", "n"}, `{}`: {}, `{"po`: {}} {
+		if err := os.WriteFile(f.CephPath(), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if c, err := f.Ceph(); (err == nil) != (want != Ceph{}) || err == nil && c != want {
+			t.Errorf("%s: %+v, %v", text, c, err)
 		}
 	}
 }

@@ -66,6 +66,11 @@ func down(cmd *cobra.Command) error {
 	if !destroy {
 		return nil
 	}
+	if c, err := folder.Ceph(); err != nil {
+		return err
+	} else if c != (Ceph{}) {
+		show.show(fmt.Sprintf("kept the volumes in Ceph's pool %s, namespace %s: remove them there", c.Pool, c.Namespace), 0, 0)
+	}
 	show.show("remove "+string(folder), 0, 0)
 	kept, err := folder.Destroy()
 	if err == nil && kept {

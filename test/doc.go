@@ -10,6 +10,7 @@
 //	bundles_test.go      what is registered and launched, and what is refused
 //	endure_test.go       what a guest was told is written, after kills in the middle of everything
 //	hardship_test.go     the same with a full disk, and with snapshots that are away or damaged
+//	ceph_test.go         the same with volumes in Ceph (make ceph)
 //	host_test.go         hosts without QEMU, with a broken one, with a full disk
 //	clients_test.go      the AWS CLI, boto3, and Amazon's SDK for Go
 //	requests_test.go     signatures, dry runs, client tokens, refusals

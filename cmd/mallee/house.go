@@ -148,7 +148,7 @@ func (h *house) openNode(ctx context.Context, endpoint string) error {
 	if err != nil {
 		return err
 	}
-	volumes, err := file.Open(h.settings.folder.Path("node", "volumes"))
+	volumes, err := h.openVolumes(ctx)
 	if err != nil {
 		return err
 	}

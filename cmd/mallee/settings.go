@@ -25,6 +25,7 @@ type settings struct {
 	accel    string
 	capacity cloud.Size   // zero figures: what the host has
 	public   netip.Prefix // zero: the cloud's own choice
+	ceph     ceph         // zero: volumes are files
 }
 
 func settingsOf(cmd *cobra.Command) (s settings, err error) {
@@ -47,6 +48,9 @@ func settingsOf(cmd *cobra.Command) (s settings, err error) {
 		if s.public, err = parsePublic(text); err != nil {
 			return s, err
 		}
+	}
+	if s.ceph, err = cephOf(cmd); err != nil {
+		return s, err
 	}
 	return s, os.MkdirAll(string(s.folder), 0o700)
 }

@@ -33,6 +33,9 @@ func upCommand() *cobra.Command {
 	f.Int("memory", 0, "memory offered to instances, in MiB (default the host's less 1 GiB)")
 	f.Int("disk", 0, "disk offered to instances, in GiB (default the size of the folder's file system)")
 	f.String("public", "", "range of the instances' public addresses, within 127.0.0.0/8 (default a /16 of the cloud's own)")
+	f.String("ceph-conf", "", "configuration file of the Ceph cluster that volumes are in (default they are in the cloud's folder)")
+	f.String("ceph-pool", "", "RBD pool that volumes are in; the same at each start")
+	f.String("ceph-user", "admin", "user of Ceph, without \"client.\"")
 	return cmd
 }
 
