@@ -41,6 +41,11 @@ const (
 	PrefixAllocation   = "eipalloc"
 	PrefixAssociation  = "eipassoc"
 	PrefixInterface    = "eni"
+	PrefixSubnet       = "subnet"
+	PrefixGateway      = "igw"
+	PrefixRoutes       = "rtb"
+	PrefixACL          = "acl"
+	PrefixOptions      = "dopt"
 	PrefixVolume       = "vol"
 	PrefixSnapshot     = "snap"
 )

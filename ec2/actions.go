@@ -83,6 +83,16 @@ var actions = table(
 	named("DeleteTags", writing(deleteTags)),
 	named("DescribeTags", reading(describeTags)).chooses(tagKind.names()).pages5(1000),
 
+	// the default network
+	named("DescribeVpcs", reading(describeVpcs)).on("vpc").chooses(vpcKind.names()).pages5(1000),
+	named("DescribeVpcAttribute", reading(describeVpcAttribute)).on("vpc"),
+	named("DescribeSubnets", reading(describeSubnets)).on("subnet").chooses(subnetKind.names()).pages5(1000),
+	named("DescribeInternetGateways", reading(describeGateways)).on("internet-gateway").chooses(gatewayKind.names()).pages5(1000),
+	named("DescribeRouteTables", reading(describeRouteTables)).on("route-table").chooses(routeTableKind.names()).pages5(100),
+	named("DescribeNetworkAcls", reading(describeACLs)).on("network-acl").chooses(aclKind.names()).pages5(1000),
+	named("DescribeDhcpOptions", reading(describeDhcpOptions)).on("dhcp-options").chooses(optionsKind.names()).pages5(1000),
+	named("DescribeNetworkInterfaces", reading(describeInterfaces)).on("network-interface").chooses(interfaceKind.names()).pages5(1000),
+
 	// addresses
 	named("AllocateAddress", writing(allocateAddress)).on("elastic-ip").tags("elastic-ip"),
 	named("AssociateAddress", writing(associateAddress)).on("elastic-ip"),

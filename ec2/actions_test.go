@@ -116,6 +116,8 @@ func requiredOf(name string) []string {
 		"ImportInstance":       {"DiskImage.1.Image.Format=RAW", "DiskImage.1.Image.Bytes=1000", "DiskImage.1.Image.ImportManifestUrl=https://example.com/m.xml", "DiskImage.1.Volume.Size=1"},
 		"CancelConversionTask": {"ConversionTaskId=" + convertingTask},
 
+		"DescribeVpcAttribute": {"VpcId=" + vpcOf(ordinary), "Attribute=enableDnsSupport"},
+
 		"AssociateAddress":    {"AllocationId=" + freeAllocation, "InstanceId=" + backedInstance},
 		"DisassociateAddress": {"AssociationId=" + association},
 		"ReleaseAddress":      {"AllocationId=" + freeAllocation},
@@ -256,7 +258,7 @@ func TestProtocol(t *testing.T) {
 		code       string
 	}{
 		{"NoSuchAction", nil, "InvalidAction"},
-		{"DescribeVpcs", nil, "InvalidAction"},
+		{"CreateVpc", nil, "InvalidAction"},
 		{"", nil, "MissingParameter"},
 		{"DescribeRegions", []string{"Version="}, "MissingParameter"},
 		{"DescribeRegions", []string{"Version=tomorrow"}, "InvalidParameterValue"},

@@ -105,22 +105,27 @@ type attributeValue struct {
 	Text string `xml:"attributeValue"`
 }
 
-// accountAttributes are the same for all accounts: instances outside of a VPC,
-// and as many as there is room for.
-var accountAttributes = []accountAttribute{
-	{"supported-platforms", []attributeValue{{"EC2"}}},
-	{"default-vpc", []attributeValue{{"none"}}},
-	{"max-instances", []attributeValue{{"100000"}}},
+// accountAttributes: instances are in the account's default VPC, and as many as
+// there is room for.
+func (c *call) accountAttributes() []accountAttribute {
+	return []accountAttribute{
+		{"supported-platforms", []attributeValue{{"VPC"}}},
+		{"default-vpc", []attributeValue{{vpcOf(c.account())}}},
+		{"max-instances", []attributeValue{{"100000"}}},
+		{"max-elastic-ips", []attributeValue{{strconv.Itoa(maxAddresses)}}},
+		{"vpc-max-elastic-ips", []attributeValue{{strconv.Itoa(maxAddresses)}}},
+		{"vpc-max-security-groups-per-interface", []attributeValue{{strconv.Itoa(maxGroupsOfInstance)}}},
+	}
 }
 
-func describeAccountAttributes(_ *call, in *accountAttributesInput) (*accountAttributesReply, error) {
-	out := &accountAttributesReply{}
+func describeAccountAttributes(c *call, in *accountAttributesInput) (*accountAttributesReply, error) {
+	out, all := &accountAttributesReply{}, c.accountAttributes()
 	for _, name := range in.AttributeName {
-		if !slices.ContainsFunc(accountAttributes, func(a accountAttribute) bool { return a.Name == name }) {
+		if !slices.ContainsFunc(all, func(a accountAttribute) bool { return a.Name == name }) {
 			return nil, wire.InvalidParameterValue("AttributeName", name, "The attribute is not known, or not served by this cloud.")
 		}
 	}
-	for _, a := range accountAttributes {
+	for _, a := range all {
 		if len(in.AttributeName) == 0 || slices.Contains(in.AttributeName, a.Name) {
 			out.Attributes = append(out.Attributes, a)
 		}

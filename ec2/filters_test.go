@@ -105,7 +105,7 @@ func TestInstanceFilters(t *testing.T) {
 		{[]string{"private-ip-address=172.31.*"}, []string{web, db, bare}},
 		{[]string{"instance-id=" + web + "," + bare}, []string{web, bare}},
 		{[]string{"group-name=default", "instance.group-name=d*"}, []string{web, db, bare}},
-		{[]string{"vpc-id=*"}, nil},
+		{[]string{"vpc-id=vpc-00000000"}, nil},
 		{[]string{"launch-time=2026-11-22T*"}, []string{web, db, bare}},
 		{[]string{"owner-id=" + string(ordinary)}, []string{web, db, bare}},
 	} {

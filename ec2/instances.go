@@ -56,7 +56,10 @@ type instanceReply struct {
 	ClientToken    string           `xml:"clientToken"`
 	Tags           []tag            `xml:"tagSet>item"`
 	Hypervisor     string           `xml:"hypervisor"`
-	Interfaces     []string         `xml:"networkInterfaceSet>item"` // of subnets only
+	Subnet         string           `xml:"subnetId,omitempty"`
+	VPC            string           `xml:"vpcId,omitempty"`
+	SourceCheck    bool             `xml:"sourceDestCheck"`
+	Interfaces     []interfaceReply `xml:"networkInterfaceSet>item"`
 	EBSOptimized   bool             `xml:"ebsOptimized"`
 	Cores          int              `xml:"cpuOptions>coreCount"`
 	ThreadsPerCore int              `xml:"cpuOptions>threadsPerCore"`
@@ -120,6 +123,8 @@ func (c *call) instanceReply(i *cloud.Instance) instanceReply {
 	if s != cloud.Terminated {
 		r.PrivateIP, r.PrivateDNS = i.Local.String(), i.PrivateName()
 		r.PublicIP, r.DNS = publicOf(i), publicOf(i)
+		r.VPC, r.Subnet, r.SourceCheck = vpcOf(i.Account), subnetOf(i.Account, i.Zone), true
+		r.Interfaces = []interfaceReply{c.interfaceOf(i)}
 	}
 	return r
 }
@@ -325,10 +330,10 @@ var instanceKind = kind[*cloud.Instance]{
 		"root-device-type":                             text(rootDeviceType),
 		"state-reason-code":                            text(func(i *cloud.Instance) string { return i.Reason.Code }),
 		"state-reason-message":                         text(func(i *cloud.Instance) string { return i.Reason.Message }),
-		"subnet-id":                                    fixed[*cloud.Instance](""), // until there are subnets
+		"subnet-id":                                    living(func(i *cloud.Instance) string { return subnetOf(i.Account, i.Zone) }),
 		"tenancy":                                      fixed[*cloud.Instance]("default"),
 		"virtualization-type":                          text(func(i *cloud.Instance) string { return string(i.Virtualization) }),
-		"vpc-id":                                       fixed[*cloud.Instance](""),
+		"vpc-id":                                       living(func(i *cloud.Instance) string { return vpcOf(i.Account) }),
 	},
 }
 

@@ -84,6 +84,9 @@ func (c *call) ownResource(id string) (resource, error) {
 		}
 		return resource{r.group.Account, "security-group-rule", string(r.ID)}, nil
 	}
+	if kind, ok := networkParts[prefix]; ok {
+		return c.networkPart(kind, prefix, id)
+	}
 	return resource{}, wire.Errorf("InvalidID", "The ID '%s' is not of a resource that can have tags", wire.Shorten(id))
 }
 

@@ -36,6 +36,7 @@ type runInput struct {
 	AddressingType     string   `wire:"AddressingType,enum=public|private"` // Eucalyptus's
 	Placement          placementInput
 	BlockDeviceMapping []blockDevice
+	NetworkInterface   []launchInterface `wire:"NetworkInterface,max=100"`
 	unserved
 
 	least, most int                    // MinCount and MaxCount, with their defaults
@@ -93,7 +94,6 @@ func (in *runInput) check() error {
 		never("Placement.GroupName", p.GroupName, "there are no placement groups yet"),
 		never("Placement.GroupId", p.GroupID, "there are no placement groups yet"),
 		never("Placement.AvailabilityZoneId", p.AvailabilityZoneID, "name the zone by Placement.AvailabilityZone"),
-		never("SubnetId", u.SubnetID, "there are no subnets yet"),
 		never("PrivateIpAddress", u.PrivateIPAddress, "addresses are chosen by the cloud"),
 		never("IamInstanceProfile.Arn", u.IamInstanceProfile.Arn, "there are no instance profiles yet"),
 		never("IamInstanceProfile.Name", u.IamInstanceProfile.Name, "there are no instance profiles yet"),
@@ -105,6 +105,9 @@ func (in *runInput) check() error {
 		return never("Placement.PartitionNumber", strconv.Itoa(*p.PartitionNumber), "there are no placement groups yet")
 	}
 	if err := firstError(in.checkCounts(), in.checkUserData()); err != nil {
+		return err
+	}
+	if err := in.checkInterface(); err != nil {
 		return err
 	}
 	in.mappings, err = mappingRequests(in.BlockDeviceMapping)
@@ -349,7 +352,10 @@ func (c *call) place(in *runInput, m *cloud.Instance) ([]cloud.NodeID, error) {
 	for n := range state.Nodes.All(c.read) {
 		nodes = append(nodes, *n)
 	}
-	zone := in.Placement.AvailabilityZone
+	zone, err := c.subnetZone(in)
+	if err != nil {
+		return nil, err
+	}
 	if zone != "" {
 		if _, err := findZone(cloud.Zones(nodes), zone); err != nil {
 			return nil, err

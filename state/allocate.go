@@ -162,6 +162,7 @@ func Forget(tx *Tx, i *cloud.Instance) {
 	Instances.Delete(tx, i.ID)
 	Observations.Delete(tx, i.ID)
 	TagSets.Delete(tx, string(i.ID))
+	TagSets.Delete(tx, string(i.Interface()))
 	r, _, ok := Reservations.Get(tx, i.Reservation)
 	if !ok {
 		return
