@@ -14,9 +14,6 @@ import (
 	"mallee/wire"
 )
 
-// maxCertificate bounds a certificate and a key in PEM, as AWS has it.
-const maxCertificate = 16384
-
 type aCertificate struct {
 	UserName      string
 	CertificateID string `xml:"CertificateId"`

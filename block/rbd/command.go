@@ -28,7 +28,7 @@ func (s *Disks) rbd(ctx context.Context, args ...string) ([]byte, error) {
 }
 
 func (s *Disks) run(ctx context.Context, limit time.Duration, input *os.File, args ...string) ([]byte, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("Ceph has not answered within %v", limit))
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the Ceph cluster has not answered within %v", limit))
 	defer cancel()
 	command := exec.CommandContext(ctx, "rbd", append([]string{"--conf", s.Conf, "--id", s.User}, args...)...)
 	if input != nil {
