@@ -53,7 +53,7 @@ func newDesk(t *testing.T) *desk {
 	}
 	t.Cleanup(func() { contents.Close() })
 	d.EBS = New(Options{
-		Store: store, IAM: &iam.IAM{}, Contents: contents, Secret: []byte("secret"), Region: "mallee-1",
+		Store: store, IAM: &iam.IAM{Options: iam.Options{Store: store}}, Contents: contents, Secret: []byte("secret"), Region: "mallee-1",
 		Now: func() time.Time { return d.now }, Rand: rand.NewChaCha8([32]byte{1}), Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	server := httptest.NewServer(http.HandlerFunc(d.door))
