@@ -64,7 +64,7 @@ func newShore(t *testing.T, seed byte) *shore {
 	}
 	t.Cleanup(func() { s.contents.Close() })
 	s.api = ebs.New(ebs.Options{
-		Store: s.store, IAM: &iam.IAM{}, Contents: s.contents, Secret: []byte("secret"), Region: "here",
+		Store: s.store, IAM: &iam.IAM{Options: iam.Options{Store: s.store}}, Contents: s.contents, Secret: []byte("secret"), Region: "here",
 		Now: time.Now, Rand: rand.NewChaCha8([32]byte{seed}), Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	server := httptest.NewServer(http.HandlerFunc(s.serve))
