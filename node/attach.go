@@ -53,7 +53,11 @@ func (n *Node) claim(m *machine, list ...cloud.Volume) error {
 	n.mu.Lock()
 	for _, w := range list {
 		if v := n.volumes[w.ID]; v.kept || v.gone || v.holder != "" && v.holder != m.id {
-			n.wakeLocked(&v.turn)
+			// A pass that is being made wakes the machine at its end. Asked for another, it would
+			// have the volume in hand again by then, for ever where passes are slow.
+			if !v.busy {
+				n.wakeLocked(&v.turn)
+			}
 			n.mu.Unlock()
 			return fmt.Errorf("%w: %s", errWaiting, w.ID)
 		}

@@ -311,6 +311,23 @@ func TestVolumeIsInOneMachine(t *testing.T) {
 }
 
 // What a machine can't be given is said, and is no harm to the machine.
+// A machine that waits for a volume asks for a pass over it, but not while one is
+// being made: where those are slow, the next would have it in hand before the machine can.
+func TestWaitingForAVolumeAsksOnce(t *testing.T) {
+	r := newRig(t)
+	r.assign(instance(1))
+	r.lasts()
+	w := volumeOf(1, first, "/dev/sdf")
+	r.tell(link.Assignment{Instances: []cloud.Instance{instance(1)}, Volumes: []cloud.Volume{w}})
+	v, m := r.volumes[w.ID], r.machines[first]
+	for _, busy := range []bool{true, false} {
+		v.busy, v.kept, v.due = busy, true, false
+		if err := r.claim(m, w); !errors.Is(err, errWaiting) || v.due == busy {
+			t.Errorf("in a pass %v: %v, another is due %v", busy, err, v.due)
+		}
+	}
+}
+
 func TestAttachFails(t *testing.T) {
 	r := newRig(t)
 	r.assign(instance(1))
