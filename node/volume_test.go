@@ -310,7 +310,6 @@ func TestVolumeIsInOneMachine(t *testing.T) {
 	r.wantDisks("when it has not", "i-00000002:vol00000009")
 }
 
-// What a machine can't be given is said, and is no harm to the machine.
 // A machine that waits for a volume asks for a pass over it, but not while one is
 // being made: where those are slow, the next would have it in hand before the machine can.
 func TestWaitingForAVolumeAsksOnce(t *testing.T) {
@@ -328,6 +327,7 @@ func TestWaitingForAVolumeAsksOnce(t *testing.T) {
 	}
 }
 
+// What a machine can't be given is said, and is no harm to the machine.
 func TestAttachFails(t *testing.T) {
 	r := newRig(t)
 	r.assign(instance(1))
