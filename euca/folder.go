@@ -20,7 +20,8 @@ import (
 //	accel.json  how guests have been proven to run
 //	keys/       certificates and their keys
 //	state/      etcd
-//	walrus/     buckets and objects
+//	walrus/     buckets and objects; beside it walrus-versions/ and walrus-documents/,
+//	            their older versions and settings
 //	snapshots/  what snapshots hold
 //	node/       machines, disks and cached images
 //	catalog/    images built and downloaded here
@@ -29,7 +30,7 @@ type Folder string
 
 // contents of a folder, in the order in which it is taken away: who is
 // interrupted in that finds a folder that can be destroyed again.
-var contents = []string{"catalog", "catalogs", "node", "walrus", "snapshots", "state", "accel.json", "eucarc", "known_hosts", "keys", "lock"}
+var contents = []string{"catalog", "catalogs", "node", "walrus", "walrus-versions", "walrus-documents", "snapshots", "state", "accel.json", "eucarc", "known_hosts", "keys", "lock"}
 
 // Destroy takes away all that is the cloud's; kept is true where the folder
 // itself has to stay, because it holds something else too.

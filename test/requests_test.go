@@ -331,7 +331,7 @@ func TestRefusals(t *testing.T) {
 		{run("KernelId=" + w.kernel), "InvalidParameterCombination", []string{"KernelId"}},
 		{run("Placement.AvailabilityZone=mars"), "InvalidParameterValue", []string{"mars"}},
 		{run("Placement.Tenancy=host"), "UnsupportedOperation", []string{"Tenancy", "host"}},
-		{run("NetworkInterface.1.DeviceIndex=0"), "UnknownParameter", []string{"NetworkInterface.1.DeviceIndex"}},
+		{run("NetworkInterface.1.Ipv6AddressCount=1"), "UnknownParameter", []string{"NetworkInterface.1.Ipv6AddressCount"}},
 		{run("LaunchTemplate.LaunchTemplateName=t"), "UnknownParameter", []string{"LaunchTemplate.LaunchTemplateName"}},
 		{run("Colour=red"), "UnknownParameter", []string{"Colour"}},
 		{run("TagSpecification.1.ResourceType=snapshot", "TagSpecification.1.Tag.1.Key=a"), "InvalidParameterValue", []string{"snapshot"}},
