@@ -287,7 +287,8 @@ func (r *rig) strike(k kill) {
 	}
 }
 
-// killQEMUs of this cloud, guests' and keepers'.
+// killQEMUs of this cloud, guests' and keepers'. Each runs in its folder; that its
+// command line names the cloud's is so only where disks are files.
 func (r *rig) killQEMUs() {
 	r.t.Helper()
 	names, err := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -297,7 +298,11 @@ func (r *rig) killQEMUs() {
 	for _, name := range names {
 		line, err := os.ReadFile(name)
 		program, _, _ := strings.Cut(string(line), "\x00")
-		if err != nil || !strings.HasPrefix(filepath.Base(program), "qemu-") || !strings.Contains(string(line), r.Dir+"/node/") {
+		if err != nil || !strings.HasPrefix(filepath.Base(program), "qemu-") {
+			continue
+		}
+		dir, err := os.Readlink(filepath.Join(filepath.Dir(name), "cwd"))
+		if err != nil || !strings.HasPrefix(dir, r.Dir+"/node/") {
 			continue
 		}
 		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name)))
